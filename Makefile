@@ -1,0 +1,50 @@
+# Every target sets up what it needs: a virtual environment in $(VENV), once.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# Used where $(PYTHON) has no torch >= 2.11, and where torch has brought no Triton.
+TORCH  ?= torch==2.13.0
+TRITON ?= triton==3.9.0
+# Test processes, each with one thread.
+JOBS   ?= 2
+
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+CPP   := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cuh csrc/*/*.cu)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format wheel clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(READY) ## Create the virtual environment
+$(READY): .ci/setup .ci/requirements.txt pyproject.toml setup.py
+	@.ci/setup "$(PYTHON)" "$(VENV)" "$(TORCH)" "$(TRITON)"
+	@touch $@
+
+demo: $(READY) ## Base beside base x rules on the embedded model, then the stored table
+	$(BIN)/rnr-kernels generate --compare
+	$(BIN)/python -m rnr_kernels.models.evaluate --stored
+
+test: $(READY) ## Run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(READY) ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(CPP))
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q --noconftest tests/test_project.py
+
+format: $(READY) ## Rewrite the sources in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
+
+wheel: $(READY) ## Build sdist and wheel into dist/
+	$(BIN)/python -m build --no-isolation
+
+clean: ## Remove the environment and whatever was built or cached
+	rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find benchmarks rnr_kernels tests -name __pycache__ -prune -exec rm -rf {} +
