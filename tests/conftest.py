@@ -1,0 +1,88 @@
+"""Tokenizers that many tests share."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+
+@pytest.fixture(scope="session")
+def llama2_tokenizer() -> PreTrainedTokenizerBase:
+    data = os.environ.get("RNR_TEST_DATA")
+    if not data:
+        pytest.skip("RNR_TEST_DATA is not set: it names the folder with llama2_tokenizer/")
+    folder = Path(data) / "llama2_tokenizer"
+    if not folder.is_dir():
+        pytest.skip(f"RNR_TEST_DATA has no llama2_tokenizer folder: {folder}")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _mistral_data() -> Path:
+    mistral_common = pytest.importorskip("mistral_common", reason="needs mistral_common's files")
+    return Path(mistral_common.__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_32k_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sentencepiece", reason="needs sentencepiece to read tokenizer.model")
+    folder = tmp_path_factory.mktemp("sentencepiece_32k")
+    shutil.copy(_mistral_data() / "tokenizer.model.v1", folder / "tokenizer.model")
+    config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_32k(sentencepiece_32k_folder: Path) -> PreTrainedTokenizerBase:
+    """A real SentencePiece vocabulary of 32,000 pieces."""
+    return AutoTokenizer.from_pretrained(sentencepiece_32k_folder)
+
+
+@pytest.fixture(scope="session")
+def tekken_131k_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tekken_131k")
+    shutil.copy(_mistral_data() / "tekken_240911.json", folder / "tekken.json")
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tekken_131k(tekken_131k_folder: Path) -> PreTrainedTokenizerBase:
+    """A real byte-level vocabulary of 131,072 tokens."""
+    return AutoTokenizer.from_pretrained(tekken_131k_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bpe() -> PreTrainedTokenizerBase:
+    """A byte-level BPE with BOS, EOS and pad: ids 0 to 2, the 256 bytes, then a few words."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    words = ["I think We should say What we see:\n", "We see the sea.\nI should go! What?\n"]
+    tokenizer.train_from_iterator(words * 8, trainer)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
