@@ -1,0 +1,222 @@
+"""What the ops require of their arguments: shapes, dtypes, devices and host values.
+
+Each check raises a TypeError or ValueError that says what is required and what came. None reads the
+contents of a device tensor.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from rnr_kernels.layout import num_words
+from rnr_kernels.rules.program import RuleProgram
+from rnr_kernels.state import DecodeState
+
+LOGITS_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+INDEX_DTYPES = (torch.int32, torch.int64)
+MAX_TOP_K = 64
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
+
+
+def _elsewhere(name: str, tensor: Tensor, device: torch.device) -> str:
+    return f"{name} must be on {device}, got {tensor.device}; move one of them with .to()"
+
+
+def _too_many_rows(num_rows: int, num_slots: int) -> str:
+    return (
+        f"without state_indices row r is slot r: at most {num_slots} rows, got {num_rows}; "
+        "pass state_indices or allocate more slots"
+    )
+
+
+def check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
+def check_logits(logits: Tensor, vocab_size: int | None, name: str = "logits") -> int:
+    """The vocabulary size: the row width where none is given."""
+    check_tensor(name, logits)
+    if logits.dim() != 2 or logits.dtype not in LOGITS_DTYPES:
+        raise ValueError(
+            f"{name} must be [num_rows, row_width] float32, bfloat16 or float16, got "
+            f"{_describe(logits)}; flatten leading dimensions first"
+        )
+    size = logits.shape[1] if vocab_size is None else vocab_size
+    if not 1 <= size <= logits.shape[1]:
+        raise ValueError(
+            f"{name} must be [num_rows, >= {size}], got {_describe(logits)}; "
+            "compile the rules, or call, with the vocab_size of these logits"
+        )
+    check_row_stride(name, logits)
+    return size
+
+
+def check_row_stride(name: str, rows: Tensor) -> None:
+    if rows.shape[1] > 1 and rows.stride(1) != 1:
+        raise ValueError(
+            f"{name} must have stride 1 within a row, got strides {rows.stride()}; "
+            "call .contiguous() first"
+        )
+
+
+def check_written(name: str, rows: Tensor) -> None:
+    if rows.shape[0] > 1 and rows.stride(0) < rows.shape[1]:
+        raise ValueError(
+            f"{name} is written to, so its rows must not overlap, got strides {rows.stride()}; "
+            "call .contiguous() first"
+        )
+
+
+def check_column(name: str, column: Tensor, rows: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    """One value a row of `rows`, on its device."""
+    check_tensor(name, column)
+    if column.dim() != 1 or column.dtype not in dtypes or len(column) != len(rows):
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(f"{name} must be {names} [{len(rows)}], got {_describe(column)}")
+    if column.device != rows.device:
+        raise ValueError(_elsewhere(name, column, rows.device))
+
+
+def check_rows(
+    logits: Tensor,
+    program: RuleProgram,
+    state: DecodeState,
+    state_indices: Tensor | None,
+    allowed_bitmask: Tensor | None,
+    row_offsets: Tensor | None,
+    draft_token_ids: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    check_logits(logits, program.vocab_size)
+    for name, device in (("program", program.device), ("state", state.device)):
+        if device != logits.device:
+            raise ValueError(
+                f"the {name} must be on the logits' device, {logits.device}, got {device}; "
+                "compile the rules with device="
+            )
+    if state.vocab_size != program.vocab_size:
+        raise ValueError(
+            f"the state was allocated for vocab_size={state.vocab_size}, the program has "
+            f"{program.vocab_size}; allocate the state from this program"
+        )
+    if state_indices is not None:
+        check_column("state_indices", state_indices, logits, INDEX_DTYPES)
+    elif len(logits) > state.num_slots:
+        raise ValueError(_too_many_rows(len(logits), state.num_slots))
+    if row_offsets is not None:
+        check_column("row_offsets", row_offsets, logits, INDEX_DTYPES)
+    if draft_token_ids is not None:
+        check_column("draft_token_ids", draft_token_ids, logits, INDEX_DTYPES)
+    if allowed_bitmask is not None:
+        check_tensor("allowed_bitmask", allowed_bitmask)
+        words = num_words(program.vocab_size)
+        fits = allowed_bitmask.dim() == 2 and allowed_bitmask.dtype == torch.int32
+        if not fits or len(allowed_bitmask) != len(logits) or allowed_bitmask.shape[1] < words:
+            raise ValueError(
+                f"allowed_bitmask must be int32 [{len(logits)}, >= {words}], got "
+                f"{_describe(allowed_bitmask)}"
+            )
+        if allowed_bitmask.device != logits.device:
+            raise ValueError(_elsewhere("allowed_bitmask", allowed_bitmask, logits.device))
+        check_row_stride("allowed_bitmask", allowed_bitmask)
+    return state_indices, allowed_bitmask, row_offsets, draft_token_ids
+
+
+def check_slots_differ(state_indices: Tensor, state: DecodeState) -> None:
+    """On the CPU, where reading is free; a device only lets a slot's first row write."""
+    if state_indices.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    slots = [slot for slot in state_indices.tolist() if 0 <= slot < state.num_slots]
+    if len(set(slots)) < len(slots):
+        repeated = min(slot for slot in slots if slots.count(slot) > 1)
+        raise ValueError(
+            f"each slot may occur once, got slot {repeated} more than once in state_indices; "
+            "for draft rows pass row_offsets and draft_token_ids"
+        )
+
+
+def check_out(out: Tensor, logits: Tensor) -> None:
+    check_tensor("out", out)
+    if out.shape != logits.shape or out.dtype != torch.float32:
+        raise ValueError(f"out must be float32 {tuple(logits.shape)}, got {_describe(out)}")
+    if out.device != logits.device:
+        raise ValueError(_elsewhere("out", out, logits.device))
+    check_row_stride("out", out)
+    check_written("out", out)
+
+
+def check_top_k(top_k: int, vocab_size: int) -> None:
+    if not 0 <= top_k <= min(MAX_TOP_K, vocab_size):
+        most = min(MAX_TOP_K, vocab_size)
+        raise ValueError(f"top_k must be 0 to {most}, got {top_k}")
+
+
+def check_head(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float, softcap: float
+) -> None:
+    check_tensor("hidden", hidden)
+    check_tensor("weight", weight)
+    if hidden.dim() != 2 or hidden.dtype not in LOGITS_DTYPES:
+        raise ValueError(
+            f"hidden must be [num_rows, width] float32, bfloat16 or float16, got "
+            f"{_describe(hidden)}"
+        )
+    if weight.dim() != 2 or weight.shape[1] != hidden.shape[1] or weight.dtype not in LOGITS_DTYPES:
+        raise ValueError(
+            f"weight must be [vocab_size, {hidden.shape[1]}] float32, bfloat16 or float16, got "
+            f"{_describe(weight)}"
+        )
+    if weight.device != hidden.device:
+        raise ValueError(_elsewhere("weight", weight, hidden.device))
+    if bias is not None:
+        check_column("bias", bias, weight, LOGITS_DTYPES)
+    if not math.isfinite(logit_scale):
+        raise ValueError(f"logit_scale must be finite, got {logit_scale}")
+    if not (math.isfinite(softcap) and softcap >= 0):
+        raise ValueError(f"softcap must be finite and 0 (off) or more, got {softcap}")
+
+
+def check_same_rows(
+    hidden: Tensor, weight: Tensor, base_hidden: Tensor, base_weight: Tensor
+) -> None:
+    if len(base_hidden) != len(hidden) or len(base_weight) != len(weight):
+        raise ValueError(
+            f"both models must have the same rows and vocabulary, got {len(hidden)} x "
+            f"{len(weight)} and {len(base_hidden)} x {len(base_weight)}"
+        )
+    if base_hidden.device != hidden.device:
+        raise ValueError(_elsewhere("base_hidden", base_hidden, hidden.device))
+
+
+def check_base_logits(base_logits: Tensor, logits: Tensor, vocab_size: int) -> None:
+    check_tensor("base_logits", base_logits)
+    if base_logits.shape != logits.shape or base_logits.device != logits.device:
+        raise ValueError(
+            f"base_logits must have the logits' shape and device, {_describe(logits)}, got "
+            f"{_describe(base_logits)}; do both models have the same vocabulary?"
+        )
+    check_logits(base_logits, vocab_size, "base_logits")
+
+
+def check_update(
+    state: DecodeState, token_ids: Tensor, counts: Tensor | None, state_indices: Tensor | None
+) -> None:
+    check_tensor("token_ids", token_ids)
+    if token_ids.dim() not in (1, 2) or token_ids.dtype not in INDEX_DTYPES:
+        raise ValueError(
+            f"token_ids must be int32 or int64 [num_rows] or [num_rows, length], got "
+            f"{_describe(token_ids)}"
+        )
+    if token_ids.device != state.device:
+        raise ValueError(_elsewhere("token_ids", token_ids, state.device))
+    if counts is not None:
+        check_column("counts", counts, token_ids, INDEX_DTYPES)
+    if state_indices is not None:
+        check_column("state_indices", state_indices, token_ids, INDEX_DTYPES)
+        check_slots_differ(state_indices, state)
+    elif len(token_ids) > state.num_slots:
+        raise ValueError(_too_many_rows(len(token_ids), state.num_slots))
