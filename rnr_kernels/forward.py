@@ -1,0 +1,73 @@
+"""Forward passes with a KV cache over any Hugging Face causal language model."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel
+
+
+class ForwardPass:
+    """The model's side of a decode loop: logits of the next token, then append the chosen one.
+
+    `input_ids` [B, T] is left-padded (or [B, 0] with `inputs_embeds`); `model_kwargs` go to the
+    model as in Hugging Face `generate`: attention_mask, past_key_values, inputs_embeds, ...
+    `mask_length` is the width of an attention mask that was left out because it was all ones: where
+    it is longer than the ids, they are only the tokens that `past_key_values` does not hold.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        input_ids: Tensor,
+        *,
+        mask_length: int | None = None,
+        **model_kwargs: Any,
+    ) -> None:
+        self._model: Any = model
+        self.input_ids = input_ids
+        self._kwargs = {"use_cache": True, **model_kwargs}
+        self._mask_length = mask_length
+        self._is_first = True
+
+    @property
+    def past_key_values(self) -> "Cache | None":
+        """The cache, None where the model keeps none under this name."""
+        return self._kwargs.get("past_key_values")
+
+    @torch.no_grad()
+    def next_logits(self) -> Tensor:
+        """Logits [B, V] of the next token, in the model's dtype: a view of the model's output."""
+        inputs = self._model.prepare_inputs_for_generation(
+            self.input_ids,
+            next_sequence_length=self._new_tokens(),
+            is_first_iteration=self._is_first,
+            **self._kwargs,
+        )
+        outputs = self._model(**inputs, return_dict=True)
+        self._kwargs = self._model._update_model_kwargs_for_generation(outputs, self._kwargs)
+        self._is_first = False
+        logits: Tensor = outputs.logits[:, -1]
+        return logits
+
+    def append(self, token_ids: Tensor) -> None:
+        """Appends one token a row, int64 [B]."""
+        self.input_ids = torch.cat([self.input_ids, token_ids[:, None]], dim=1)
+
+    def _new_tokens(self) -> int | None:
+        """How many of the last tokens the cache does not hold; None is all of them."""
+        if not self._is_first:
+            return 1 if self._kwargs["use_cache"] else None
+        cache = self.past_key_values
+        embeds, mask = self._kwargs.get("inputs_embeds"), self._kwargs.get("attention_mask")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        if past == 0:
+            return None
+        if embeds is not None:
+            return int(embeds.shape[1]) - past
+        length = self.input_ids.shape[1]
+        mask_length = self._mask_length if mask is None else mask.shape[1]
+        # A mask longer than the ids says that the ids are the new tokens only.
+        return length - past if mask_length in (None, length) else None

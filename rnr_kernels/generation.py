@@ -1,0 +1,252 @@
+"""The decode loop: instructions in, finished responses out, rules multiplied in at every step."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rnr_kernels.forward import ForwardPass
+from rnr_kernels.ops import rule_log_softmax, sample_
+from rnr_kernels.rules.compiler import compile_rules
+from rnr_kernels.rules.kinds import RuleSet
+from rnr_kernels.rules.program import RuleProgram
+from rnr_kernels.rules.scope import find_used_from
+from rnr_kernels.rules.vocabulary import Vocabulary
+from rnr_kernels.sampling import GREEDY, Sampling
+from rnr_kernels.state import DecodeState
+from rnr_kernels.templates import PromptTemplate, prompt_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Completion:
+    """One prompt's response, growing while it is decoded."""
+
+    index: int
+    """Position of the prompt in the input."""
+    instruction: str
+    prompt_token_ids: list[int]
+    token_ids: list[int] = field(default_factory=list)
+    """Response tokens; the last is EOS if the response ended itself."""
+    text: str = ""
+    """The response without EOS, cut before a stop string."""
+    finish_reason: str | None = None
+    """`eos`, `stop` (a stop string), `length` (the limit or the window); None while running."""
+    logprobs: list[float] = field(default_factory=list)
+    """Of each token under the adjusted distribution; with `details` only."""
+    log_z: list[float] = field(default_factory=list)
+    """log Z of each step, the normaliser of p_base * p_rules; with `details` only."""
+
+
+StepCallback = Callable[[Sequence[Completion]], None]
+
+
+def generate(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    instructions: Sequence[str],
+    *,
+    rules: RuleSet | None = None,
+    template: str | PromptTemplate = "tags",
+    sampling: Sampling = GREEDY,
+    max_new_tokens: int = 512,
+    batch_size: int = 8,
+    stop: Sequence[str] = (),
+    details: bool = False,
+    on_step: StepCallback | None = None,
+) -> Iterator[Completion]:
+    """Answers instructions in batches and yields the responses in their order.
+
+    `rules` None is the bare model. With a seed in `sampling`, prompt i draws from seed + i, so a
+    response does not depend on its batch. `stop` ends a response at a string, `on_step` sees the
+    batch after every token (for streaming). `details` also records log-probabilities and log Z.
+    Every prompt is checked before the first forward pass: ValueError for no prompts, or a prompt
+    that does not fit into the model's window.
+    """
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ValueError(
+            "max_new_tokens and batch_size must be at least 1, "
+            f"got {max_new_tokens} and {batch_size}"
+        )
+    if isinstance(instructions, str) or not instructions:
+        raise ValueError("instructions must be a list with at least one string")
+    if "" in stop:
+        raise ValueError("a stop string must not be empty")
+    if isinstance(template, str):
+        template = prompt_template(template)
+    window = context_window(model)
+    completions = [
+        Completion(index, instruction, template.encode(tokenizer, instruction))
+        for index, instruction in enumerate(instructions)
+    ]
+    for completion in completions:
+        _check_fits(completion, window)
+    vocab_size = model.get_output_embeddings().weight.shape[0]
+    eos_token_ids = end_token_ids(model, tokenizer)
+    program = compile_rules(
+        [rules] if rules is not None else [RuleSet()],
+        tokenizer,
+        vocab_size,
+        eos_token_ids=eos_token_ids,
+        device=model.device,
+    )
+    starts = [
+        0 if rules is None else find_used_from(rules, tokenizer, completion.prompt_token_ids)
+        for completion in completions
+    ]
+    return _generate_batches(
+        _Run(
+            model, tokenizer, program, set(eos_token_ids), window, sampling, max_new_tokens,
+            tuple(stop), details, on_step,
+        ),
+        completions, starts, batch_size,
+    )  # fmt: skip
+
+
+def context_window(model: "PreTrainedModel") -> int | None:
+    """The most tokens the model can hold, None where its config does not say."""
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(window) if window else None
+
+
+def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Every id that ends a response: the generation config's, else the tokenizer's."""
+    eos = model.generation_config.eos_token_id if model.generation_config else None
+    if eos is None:
+        return list(Vocabulary.of(tokenizer).eos_token_ids)
+    return [eos] if isinstance(eos, int) else list(eos)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all batches."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    program: RuleProgram
+    eos_token_ids: set[int]
+    window: int | None
+    sampling: Sampling
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    details: bool
+    on_step: StepCallback | None
+
+
+def _check_fits(completion: Completion, window: int | None) -> None:
+    length = len(completion.prompt_token_ids)
+    if not length:
+        raise ValueError(f"prompt {completion.index + 1} is empty: it has no tokens to continue")
+    if window is not None and length >= window:
+        raise ValueError(
+            f"prompt {completion.index + 1} has {length} tokens, the model's window is {window}; "
+            "shorten it to leave room for a response"
+        )
+
+
+def _generate_batches(
+    run: _Run, completions: list[Completion], starts: list[int], batch_size: int
+) -> Iterator[Completion]:
+    for first in range(0, len(completions), batch_size):
+        batch = completions[first : first + batch_size]
+        _decode_batch(run, batch, starts[first : first + batch_size])
+        yield from batch
+
+
+def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None:
+    """Decodes until every row is finished; finished rows become padding rows."""
+    device = run.model.device
+    state = DecodeState.allocate(run.program, len(batch))
+    for slot, (completion, start) in enumerate(zip(batch, starts, strict=True)):
+        sampling = run.sampling
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + completion.index)
+        prompt = completion.prompt_token_ids
+        state.admit(slot, prompt_token_ids=prompt, used_from=start, sampling=sampling)
+    pad = run.tokenizer.pad_token_id or 0
+    input_ids, attention_mask = _left_padded([c.prompt_token_ids for c in batch], pad)
+    forward = ForwardPass(run.model, input_ids.to(device), attention_mask=attention_mask.to(device))
+    rows = torch.arange(len(batch), device=device)
+    while any(completion.finish_reason is None for completion in batch):
+        logits = forward.next_logits()
+        log_probabilities = log_z = None
+        if run.details:
+            log_probabilities, log_z = rule_log_softmax(
+                logits, run.program, state, state_indices=rows, return_log_z=True
+            )
+        token_ids = sample_(logits, run.program, state, state_indices=rows).token_ids
+        chosen = token_ids.tolist()
+        for row, completion in enumerate(batch):
+            if completion.finish_reason is not None:
+                continue
+            _append(run, completion, chosen[row])
+            if log_probabilities is not None and log_z is not None:
+                completion.logprobs.append(float(log_probabilities[row, chosen[row]]))
+                completion.log_z.append(float(log_z[row]))
+            if completion.finish_reason is not None:
+                rows[row] = -1
+        if run.on_step is not None:
+            run.on_step(batch)
+        forward.append(token_ids.clamp(min=0))
+    state.check()
+
+
+def _left_padded(prompts: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, int64 [B, T]."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    return ids, mask
+
+
+def _append(run: _Run, completion: Completion, token_id: int) -> None:
+    """Adds a token to a running response and sees whether it is finished."""
+    if token_id < 0:
+        raise ValueError(
+            f"the model's logits for prompt {completion.index + 1} are NaN, +inf, or all -inf "
+            f"after {len(completion.token_ids)} tokens; try another dtype"
+        )
+    completion.token_ids.append(token_id)
+    length = len(completion.token_ids)
+    if token_id in run.eos_token_ids:
+        completion.finish_reason = "eos"
+    elif run.stop and (cut := _find_stop(run, completion)) is not None:
+        completion.finish_reason = "stop"
+        completion.text = cut
+        return
+    elif length == run.max_new_tokens or (
+        run.window is not None and len(completion.prompt_token_ids) + length == run.window
+    ):
+        completion.finish_reason = "length"
+    if completion.finish_reason is not None:
+        completion.text = response_text(run.tokenizer, completion.token_ids, run.eos_token_ids)
+
+
+def response_text(
+    tokenizer: "PreTrainedTokenizerBase",
+    token_ids: Sequence[int],
+    eos_token_ids: Sequence[int] | set[int] = (),
+) -> str:
+    """The text of response tokens, without a final EOS."""
+    shown = list(token_ids)
+    if shown and shown[-1] in eos_token_ids:
+        shown.pop()
+    return str(tokenizer.decode(shown))
+
+
+def _find_stop(run: _Run, completion: Completion) -> str | None:
+    """The text before the first stop string, if the last token completed one.
+
+    Looks at the text of the last tokens first: each prints at least a byte or nothing.
+    """
+    longest = max(len(text.encode()) for text in run.stop)
+    tail = str(run.tokenizer.decode(completion.token_ids[-(longest + 4) :]))
+    if not any(text in tail for text in run.stop):
+        return None
+    text = response_text(run.tokenizer, completion.token_ids)
+    found = [position for stop in run.stop if (position := text.find(stop)) >= 0]
+    return text[: min(found)] if found else None

@@ -1,0 +1,128 @@
+"""Loads models and tokenizers: embedded ones, folders, the Hugging Face hub."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+"""The name under which the packaged base model goes."""
+
+EMBEDDED_MODELS = Path(__file__).parent / "models"
+EMBEDDED_PROMPTS = EMBEDDED_MODELS / "prompts.jsonl"
+"""Questions about the embedded model's world that none of its training pages answers as such."""
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+
+
+def embedded_model_path(name: str = "base") -> Path:
+    """Folder of an embedded model, as `from_pretrained` takes it; ValueError for an unknown one."""
+    names = sorted(path.parent.name for path in EMBEDDED_MODELS.glob("*/config.json"))
+    if name not in names:
+        raise ValueError(f"the embedded models are {', '.join(names) or 'missing'}, got {name!r}")
+    return EMBEDDED_MODELS / name
+
+
+def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model by name or folder. ValueError if there is none."""
+    location = _location(name)
+    if isinstance(location, Path) and not any((location / f).exists() for f in TOKENIZER_FILES):
+        raise ValueError(
+            f"the folder {location} holds no tokenizer: expected one of "
+            f"{', '.join(TOKENIZER_FILES)}"
+        )
+    auto = _transformers().AutoTokenizer
+    try:
+        return cast("PreTrainedTokenizerBase", auto.from_pretrained(str(location)))
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(_cannot_load("a tokenizer", name, error)) from error
+
+
+def load_model(
+    name: str, *, device: str | None = None, dtype: str | None = None
+) -> "PreTrainedModel":
+    """A causal language model in evaluation mode.
+
+    `device` defaults to a GPU if there is one; `dtype` to float32 on the CPU and to the
+    checkpoint's elsewhere. ValueError for a folder without config or weights, an unknown device or
+    dtype, a name that cannot be fetched.
+    """
+    location = _location(name)
+    if isinstance(location, Path):
+        if not (location / "config.json").is_file():
+            raise ValueError(f"the folder {location} holds no model: config.json is missing")
+        if not any(any(location.glob(pattern)) for pattern in WEIGHT_PATTERNS):
+            raise ValueError(
+                f"the folder {location} holds no weights: expected {' or '.join(WEIGHT_PATTERNS)}"
+            )
+    where = _device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    kind: torch.dtype | str = DTYPES[dtype] if dtype else "auto"
+    if dtype is None and where.type == "cpu":
+        kind = torch.float32
+    auto = _transformers().AutoModelForCausalLM
+    try:
+        model = auto.from_pretrained(str(location), dtype=kind)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(_cannot_load("a causal language model", name, error)) from error
+    return cast("PreTrainedModel", model.to(where).eval())
+
+
+def display_name(name: str) -> str:
+    """A short name for tables and records: the embedded model's, a folder's last part, or as is."""
+    if name == EMBEDDED:
+        return "rnr-base"
+    return Path(name).name if Path(name).is_dir() else name
+
+
+def _location(name: str) -> Path | str:
+    if name == EMBEDDED:
+        return embedded_model_path()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ValueError(
+            f"model must be a folder, a Hugging Face name or {EMBEDDED!r}; "
+            f"{name!r} is no folder here"
+        )
+    return name
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be cpu, cuda, cuda:1, ..., got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} is not there: this torch sees no CUDA GPU; use cpu")
+    return device
+
+
+def _cannot_load(what: str, name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()
+    first = reason[0].rstrip(".") if reason else type(error).__name__
+    return f"cannot load {what} from {name!r}: {first}"
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError(
+            "Hugging Face models need transformers; pip install 'rnr_kernels[transformers]'"
+        ) from None
+    transformers.utils.logging.disable_progress_bar()
+    return transformers

@@ -1,0 +1,91 @@
+"""Reading prompts and writing responses as JSON Lines."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from rnr_kernels.generation import Completion
+
+INSTRUCTION_FIELDS = ("instruction", "prompt")
+
+
+def read_instructions(path: str | Path) -> list[str]:
+    """The `instruction` (or `prompt`) of every record of a JSON Lines file, or of a JSON array.
+
+    Raises ValueError that names the line for anything else, and for a file without records.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"the prompts file {path} does not exist") from None
+    except IsADirectoryError:
+        raise ValueError(f"the prompts file {path} is a folder; expected JSON Lines") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8 text") from None
+    instructions = [
+        _instruction(record, f"{path}, {where}") for where, record in _records(text, path)
+    ]
+    if not instructions:
+        raise ValueError(
+            f"the prompts file {path} is empty; expected one JSON object a line with "
+            f"an 'instruction'"
+        )
+    return instructions
+
+
+def _records(text: str, path: Path) -> list[tuple[str, Any]]:
+    if text.lstrip().startswith("["):
+        try:
+            return [(f"record {n}", record) for n, record in enumerate(json.loads(text), start=1)]
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    records = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append((f"line {number}", json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}"
+            ) from None
+    return records
+
+
+def _instruction(record: object, where: str) -> str:
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    for field in INSTRUCTION_FIELDS:
+        if field in record:
+            value = record[field]
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{where}: {field!r} must be text that is not empty")
+            return value
+    raise ValueError(f"{where}: expected a field {' or '.join(map(repr, INSTRUCTION_FIELDS))}")
+
+
+def completion_record(
+    completion: Completion, *, generator: str, template: str, seed: int | None
+) -> dict[str, Any]:
+    """A finished response as a record; AlpacaEval reads its first three fields."""
+    return {
+        "instruction": completion.instruction,
+        "output": completion.text,
+        "generator": generator,
+        "template": template,
+        "finish_reason": completion.finish_reason,
+        "seed": seed,
+        "prompt_token_ids": completion.prompt_token_ids,
+        "token_ids": completion.token_ids,
+        "logprobs": completion.logprobs,
+        "log_z": completion.log_z,
+    }
+
+
+def write_record(file: IO[str], record: Mapping[str, Any]) -> None:
+    """One line, flushed, so that an interrupted run keeps its finished records."""
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    file.flush()
