@@ -1,0 +1,19 @@
+"""The command `rnr-kernels`: thin over the package's public functions."""
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake ends with one or two sentences and exit code 2."""
+    try:
+        import rich  # noqa: F401
+        import typer
+    except ImportError:
+        sys.exit("rnr-kernels needs typer and rich; pip install 'rnr_kernels[cli]'")
+    from rnr_kernels.cli.app import app
+
+    try:
+        app()
+    except (ValueError, TypeError, OSError) as error:
+        typer.secho(f"rnr-kernels: {error}", fg="red", err=True)
+        sys.exit(2)

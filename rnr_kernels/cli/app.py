@@ -1,0 +1,16 @@
+"""The commands of `rnr-kernels`."""
+
+import typer
+
+from rnr_kernels.cli.generate import generate_command
+from rnr_kernels.cli.rules import rules_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Decode language models with rules multiplied into their next-token distribution.",
+)
+app.command("generate")(generate_command)
+app.add_typer(rules_app, name="rules")

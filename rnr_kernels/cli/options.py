@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+from rnr_kernels.rules.files import find_rules
+from rnr_kernels.rules.kinds import RuleSet
+
+Model = Annotated[str, typer.Option(help="Folder or Hugging Face name of a causal language model.")]
+Rules = Annotated[
+    list[str],
+    typer.Option(help="Preset or .toml/.json rule file; give it again to add up; none: no rules."),
+]
+Without = Annotated[
+    list[str], typer.Option(help="Leave out the rules with this label: eos, uniform, used.")
+]
+Template = Annotated[
+    str, typer.Option(help="tags, chat, plain, or a text file with {instruction}.")
+]
+
+
+def combined_rules(names: list[str], without: list[str]) -> RuleSet | None:
+    """The sum of rule sets less the labels left out; None for `none`."""
+    if names == ["none"]:
+        if without:
+            raise ValueError("--without needs rules to leave out of; --rules none has none")
+        return None
+    total = find_rules(names[0])
+    for name in names[1:]:
+        total = total + find_rules(name)
+    return total.without(*without) if without else total

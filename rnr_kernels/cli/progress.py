@@ -1,0 +1,79 @@
+"""What a running generation shows: a progress bar, or the text as it comes."""
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rnr_kernels.generation import Completion, response_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class GenerationProgress:
+    """A bar over prompts with tokens per second and the time left, on stderr."""
+
+    def __init__(self, total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=total, speed="")
+        self._tokens = 0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def describe(self, text: str) -> None:
+        """Names what runs now."""
+        self._progress.update(self._task, description=text)
+
+    def on_step(self, batch: Sequence[Completion]) -> None:
+        """Counts the tokens of one step."""
+        longest = max(len(completion.token_ids) for completion in batch)
+        self._tokens += sum(len(completion.token_ids) == longest for completion in batch)
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        speed = f"{self._tokens / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
+        self._progress.update(self._task, speed=speed)
+
+    def finish_one(self) -> None:
+        """One more response is done."""
+        self._progress.advance(self._task)
+
+
+class TextStream:
+    """Prints one response to stdout as its tokens come; half of a character waits for the rest."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        self._printed = 0
+
+    def on_step(self, batch: Sequence[Completion]) -> None:
+        """Prints what is new."""
+        (completion,) = batch
+        text = completion.text
+        if completion.finish_reason is None:
+            text = response_text(self._tokenizer, completion.token_ids).rstrip(REPLACEMENT)
+        sys.stdout.write(text[self._printed :])
+        sys.stdout.flush()
+        self._printed = max(self._printed, len(text))

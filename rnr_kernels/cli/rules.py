@@ -1,0 +1,111 @@
+"""`rnr-kernels rules check` and `rnr-kernels rules explain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rnr_kernels.cli.options import Template, combined_rules
+from rnr_kernels.explain import explain_response, rule_name
+from rnr_kernels.loading import EMBEDDED, load_tokenizer
+from rnr_kernels.rules.compiler import compile_rules
+from rnr_kernels.rules.describe import describe_rules
+from rnr_kernels.rules.vocabulary import Vocabulary
+from rnr_kernels.templates import prompt_template
+
+rules_app = typer.Typer(no_args_is_help=True, help="Check and explain rules.")
+
+TokenizerOption = Annotated[
+    str, typer.Option(help="Folder or Hugging Face name of a tokenizer or model.")
+]
+RulesArgument = Annotated[str, typer.Argument(help="Preset or .toml/.json rule file.")]
+
+
+def visible(text: str) -> str:
+    """Text with its white space and line breaks to be seen."""
+    return text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")
+
+
+@rules_app.command("check")
+def check_command(
+    rules: RulesArgument,
+    tokenizer: TokenizerOption = EMBEDDED,
+    template: Template = "tags",
+) -> None:
+    """Show which tokens each rule hits, and how the prompt template is cut into tokens."""
+    rule_set = combined_rules([rules], [])
+    assert rule_set is not None
+    loaded = load_tokenizer(tokenizer)
+    prompt = prompt_template(template)
+    vocabulary = Vocabulary.of(loaded)
+    described = describe_rules(rule_set, vocabulary)
+    compile_rules([rule_set], loaded)
+    console = Console()
+    console.print(
+        f"[bold]{rule_set.name or Path(rules).name}[/] on {vocabulary.size:,} tokens, "
+        f"end-of-sequence ids {list(vocabulary.eos_token_ids)}"
+    )
+    table = Table("rule", "token", "id", "prints", "effect", box=None, header_style="bold")
+    for rule in described:
+        title = f"{rule.kind} {rule.label or ''}".strip()
+        table.add_row(Text(title, "bold"), "", "", "", Text(rule.summary))
+        for token in rule.tokens:
+            found = "-" if token.token_id is None else str(token.token_id)
+            written = repr(token.written)
+            table.add_row("", written, found, Text(visible(token.printed)), Text(token.effect))
+    console.print(table)
+    ids = prompt.encode(loaded, "…")
+    console.print(f"\n[bold]template {prompt.name}[/]: {len(ids)} tokens around '…'")
+    cut = Text(" ").join(
+        Text(visible(vocabulary.text(token_id)), style="reverse") for token_id in ids
+    )
+    console.print(cut)
+    console.print(Text(" ".join(map(str, ids)), style="dim"))
+
+
+@rules_app.command("explain")
+def explain_command(
+    rules: RulesArgument,
+    prompt: Annotated[str, typer.Option(help="The instruction.")],
+    response: Annotated[str, typer.Option(help="The response whose steps are explained.")],
+    tokenizer: TokenizerOption = EMBEDDED,
+    template: Template = "tags",
+    most: Annotated[int, typer.Option(help="Raised and lowered tokens to show a step.")] = 3,
+) -> None:
+    """Show, for a given response, which rule moved which token by how much at each step."""
+    rule_set = combined_rules([rules], [])
+    assert rule_set is not None
+    loaded = load_tokenizer(tokenizer)
+    vocabulary = Vocabulary.of(loaded)
+    prompt_ids = prompt_template(template).encode(loaded, prompt)
+    response_ids = loaded.encode(response, add_special_tokens=False)
+    if not response_ids:
+        raise ValueError("the response is empty: there is no step to explain")
+    names = [rule_name(rule) for rule in rule_set]
+    table = Table("t", "token", *names, "sum", "most raised", "most lowered", header_style="bold")
+    for step in explain_response(rule_set, loaded, prompt_ids, response_ids, most=most):
+        moved = [
+            Text("  ").join(_moved(vocabulary, token, score) for token, score in side)
+            for side in (step.raised, step.lowered)
+        ]
+        table.add_row(
+            str(step.step),
+            Text(visible(vocabulary.text(step.token_id))),
+            *(_signed(score) for score in step.scores),
+            _signed(step.total),
+            *moved,
+        )
+    Console().print(table)
+
+
+def _signed(score: float) -> Text:
+    if score == 0:
+        return Text("0", style="dim")
+    return Text(f"{score:+.2f}", style="green" if score > 0 else "red")
+
+
+def _moved(vocabulary: Vocabulary, token_id: int, score: float) -> Text:
+    return Text.assemble(visible(vocabulary.text(token_id)), "\N{NO-BREAK SPACE}", _signed(score))
