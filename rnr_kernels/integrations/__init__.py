@@ -1,0 +1,1 @@
+"""Adapters to the frameworks that run models; each imports its framework when it is imported."""
