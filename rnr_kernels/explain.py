@@ -8,7 +8,7 @@ import torch
 
 from rnr_kernels.ops import apply_rules_
 from rnr_kernels.rules.compiler import compile_rules
-from rnr_kernels.rules.kinds import LogitRule, RuleSet
+from rnr_kernels.rules.kinds import LogitRule, RuleSet, TokenIds
 from rnr_kernels.rules.scope import find_used_from
 from rnr_kernels.state import DecodeState
 
@@ -45,7 +45,7 @@ def explain_response(
     response_token_ids: Sequence[int],
     *,
     vocab_size: int | None = None,
-    eos_token_ids: Sequence[int] | None = None,
+    eos_token_ids: TokenIds | None = None,
     most: int = 3,
 ) -> Iterator[StepExplanation]:
     """One explanation a response token, `most` raised and lowered tokens each.

@@ -10,7 +10,7 @@ from torch import Tensor
 from rnr_kernels.forward import ForwardPass
 from rnr_kernels.ops import rule_log_softmax, sample_
 from rnr_kernels.rules.compiler import compile_rules
-from rnr_kernels.rules.kinds import RuleSet
+from rnr_kernels.rules.kinds import RuleSet, as_token_ids
 from rnr_kernels.rules.program import RuleProgram
 from rnr_kernels.rules.scope import find_used_from
 from rnr_kernels.rules.vocabulary import Vocabulary
@@ -116,9 +116,7 @@ def context_window(model: "PreTrainedModel") -> int | None:
 def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Every id that ends a response: the generation config's, else the tokenizer's."""
     eos = model.generation_config.eos_token_id if model.generation_config else None
-    if eos is None:
-        return list(Vocabulary.of(tokenizer).eos_token_ids)
-    return [eos] if isinstance(eos, int) else list(eos)
+    return list(Vocabulary.of(tokenizer).eos_token_ids if eos is None else as_token_ids(eos))
 
 
 @dataclass(frozen=True)

@@ -144,8 +144,8 @@ class DecodeState:
             raise ValueError(f"slot {slot} is live; release it before admitting another sequence")
         scope = "none" if program_id < 0 else self.program.rules(program_id).scope
         bias_ids, bias_values = self._checked_bias(program_id, token_bias or {})
-        prompt = torch.as_tensor(prompt_token_ids, dtype=torch.int64).flatten()
-        output = torch.as_tensor(output_token_ids, dtype=torch.int64).flatten()
+        prompt = _token_ids("prompt_token_ids", prompt_token_ids)
+        output = _token_ids("output_token_ids", output_token_ids)
         if not 0 <= used_from <= len(prompt):
             raise ValueError(
                 f"used_from must be a position in the prompt, 0 to {len(prompt)}, got {used_from}"
@@ -244,6 +244,14 @@ class DecodeState:
         ids = sorted(token_bias)
         values = torch.tensor([token_bias[token] for token in ids], dtype=torch.float32)
         return torch.tensor(ids, dtype=torch.int32), values
+
+
+def _token_ids(name: str, ids: Sequence[int] | Tensor) -> Tensor:
+    """int64 [length]."""
+    tensor = torch.as_tensor(ids)
+    if tensor.numel() and (tensor.is_floating_point() or tensor.dtype == torch.bool):
+        raise TypeError(f"{name} must be ints, got {str(tensor.dtype).removeprefix('torch.')}")
+    return tensor.long().flatten()
 
 
 def _fresh_seed() -> int:

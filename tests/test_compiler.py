@@ -64,6 +64,11 @@ def test_a_ramps_slope_is_its_weight_by_its_length() -> None:
     assert eos == (Knot(0, 0.0, 0.06), Knot(250, 0.0, 0.0))
 
 
+def test_a_banned_knot_has_no_slope_and_the_ramp_goes_on_after_it() -> None:
+    rules = lowered([EosRamp(1.0, over=2), BanTokens([3], steps=(2, 5))], eos_token_ids=[3])
+    assert rules.schedule == ((Knot(0, 0.0, 0.5), Knot(2, -INF, 0.0), Knot(5, 2.5, 0.5)),)
+
+
 def test_a_rule_set_that_names_no_token_has_class_0_alone() -> None:
     rules = lowered([])
     assert rules.token_class.count_nonzero() == 0
@@ -239,3 +244,8 @@ def test_skipped_strings_are_named_in_one_warning(tiny_bpe: Any) -> None:
         program = compile_rules(rules, tiny_bpe)
     assert len(caught) == 1
     assert program.rules(0).token_class.count_nonzero() == 1
+
+
+def test_a_single_end_of_sequence_id_may_be_an_int() -> None:
+    one = compile_rules(RuleSet([EosRamp()]), None, 8, eos_token_ids=3)
+    assert one.rules(0).token_class.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]

@@ -191,6 +191,8 @@ def test_a_tile_without_allowed_tokens_weighs_nothing() -> None:
 def test_huge_logits_tie_beyond_the_clamp() -> None:
     values = torch.tensor([[3e38, 2.9e38, -3e38, 0.0]])
     assert sampling_weights(values, torch.ones(1)).tile[0, 0, :4].tolist() == [2**40, 2**40, 0, 0]
+    values = torch.tensor([[2.0**31, 2.0**30, 2.0**30 - 64, -(2.0**33)]])
+    assert sampling_weights(values, torch.ones(1)).tile[0, 0, :4].tolist() == [2**40, 2**40, 0, 0]
 
 
 # Drawing
@@ -234,6 +236,14 @@ def test_draw_at_the_boundaries_of_equal_weights() -> None:
     quarter = 2**51
     bits = [0, quarter - 1, quarter, 2 * quarter - 1, 2 * quarter, 3 * quarter, 4 * quarter - 1]
     assert [draw(weights, word(value)).item() for value in bits] == [1, 1, 3, 3, 5, 7, 7]
+
+
+def test_draw_at_the_boundary_of_two_tiles() -> None:
+    values = torch.full((1, 2 * TILE), -torch.inf)
+    values[0, 5] = values[0, TILE + 3] = 1.0
+    weights = sampling_weights(values, torch.ones(1))
+    assert draw(weights, word(2**52 - 1)).tolist() == [5]
+    assert draw(weights, word(2**52)).tolist() == [TILE + 3]
 
 
 @pytest.mark.parametrize("vocab_size", [40, 5000])

@@ -137,6 +137,13 @@ def test_a_removed_program_is_a_padding_row_and_an_error() -> None:
     assert state.error.item() == ERROR_PROGRAM
 
 
+def test_a_bias_for_a_token_outside_the_vocabulary_does_nothing() -> None:
+    # `admit` refuses one; a table written by hand must not lead out of bounds.
+    program, state = admitted([], 3, max_bias=3, token_bias={0: 1.0, 1: 2.0, 2: 4.0})
+    state.tensors.bias_token_ids[0] = torch.tensor([-1, 1, 3])
+    assert apply_rules_(torch.zeros(1, 3), program, state).tolist() == [[0.0, 2.0, 0.0]]
+
+
 @pytest.mark.parametrize(
     "logits",
     [

@@ -139,6 +139,22 @@ def test_top_p_keeps_what_has_less_than_top_p_above_it(top_p: float, kept: set[i
     assert tokens == pytest.approx({t: probabilities[t] / mass for t in sorted(kept)}, rel=1e-6)
 
 
+def test_top_p_excludes_what_has_exactly_top_p_above_it() -> None:
+    # At this temperature a logit of -1 halves the weight: 2/4, 1/4, 1/4.
+    in_bits = math.log2(math.e)
+    logits = [0.0, -1.0, -1.0]
+    assert drawn(logits, Sampling(in_bits, top_p=0.5, seed=2)).keys() == {0}
+    assert drawn(logits, Sampling(in_bits, top_p=0.5001, seed=2)).keys() == {0, 1, 2}
+
+
+def test_top_p_compares_masses_of_different_tiles() -> None:
+    # 0.6 and 0.4 lie 4,096 columns apart; 0.4 against its own tile alone would weigh more.
+    logits = [-INF] * 4100
+    logits[0], logits[4099] = math.log(0.6), math.log(0.4)
+    assert drawn(logits, Sampling(top_p=0.55, seed=2), rows=16).keys() == {0}
+    assert drawn(logits, Sampling(top_p=0.65, seed=2), rows=16).keys() == {0, 4099}
+
+
 def test_top_p_acts_on_what_top_k_left() -> None:
     # Of 0.4 and 0.3 alone the first has 4/7 > 0.5; of all four tokens 0.4 < 0.5.
     logits = logs(0.4, 0.3, 0.2, 0.1)

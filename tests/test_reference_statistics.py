@@ -114,6 +114,9 @@ def test_the_largest_tokens_come_in_order_and_ties_by_id() -> None:
     assert stats.top_token_ids.tolist() == [[1, 3, 2, 0]]
     assert stats.top_logprobs.exp()[0].tolist() == pytest.approx([0.3, 0.3, 0.2, 0.1])
     assert token_stats(logits, ids(0)).top_token_ids.shape == (1, 0)
+    many_ties = (torch.arange(999)[None] % 3).float()
+    top = token_stats(many_ties, ids(0), top_k=5).top_token_ids
+    assert top.tolist() == [[2, 5, 8, 11, 14]]
 
 
 def test_rows_do_not_depend_on_their_batch() -> None:
@@ -138,13 +141,15 @@ def test_divergences_both_ways() -> None:
 
 
 def test_equal_distributions_have_no_divergence() -> None:
-    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
-    # A shift of all logits leaves the distribution alone; 4 is exact here up to one rounding.
-    stats = shift_stats(logits, logits, ids(0, 1, 2))
-    assert stats.kl_aligned_base.tolist() == stats.kl_base_aligned.tolist() == [0.0] * 3
-    shifted = shift_stats(logits, logits + 4.0, ids(0, 1, 2))
-    assert shifted.kl_aligned_base.abs().max() < 1e-10
-    assert (shifted.kl_aligned_base >= 0).all()
+    logits = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    target = torch.zeros(40, dtype=torch.int64)
+    stats = shift_stats(logits, logits, target)
+    assert stats.kl_aligned_base.tolist() == stats.kl_base_aligned.tolist() == [0.0] * 40
+    # The same distributions but for rounding, which must not make a divergence negative.
+    shifted = shift_stats(logits, logits + 0.1, target)
+    for divergence in (shifted.kl_aligned_base, shifted.kl_base_aligned):
+        assert divergence.max() < 1e-10
+        assert divergence.min() >= 0.0
 
 
 def test_tokens_that_one_model_excludes() -> None:
@@ -154,6 +159,12 @@ def test_tokens_that_one_model_excludes() -> None:
     assert stats.kl_base_aligned.item() == INF
     both = shift_stats(logs([1.0, 0.0]), logs([1.0, 0.0]), ids(0))
     assert (both.kl_aligned_base.item(), both.kl_base_aligned.item()) == (0.0, 0.0)
+
+
+def test_a_probability_too_small_to_represent_is_not_zero() -> None:
+    stats = shift_stats(torch.tensor([[0.0, -1000.0]]), torch.tensor([[0.0, -INF]]), ids(0))
+    assert stats.kl_aligned_base.item() == INF
+    assert stats.kl_base_aligned.item() == 0.0
 
 
 def test_argmaxes_agree_on_the_lowest_id_of_ties() -> None:

@@ -229,3 +229,10 @@ def test_without_names_the_labels_there_are() -> None:
 
 def test_reprs_show_what_was_written() -> None:
     assert "{' I': -4.0}" in repr(TokenBias({" I": -4}))
+
+
+def test_scores_too_large_for_float32_are_refused_and_do_not_become_bans() -> None:
+    with pytest.raises(ValueError, match="for token 1"):
+        ScoreVector(torch.tensor([0.0, -1e300], dtype=torch.float64))
+    with pytest.raises(ValueError, match="for token 0"):
+        2.0 * RuleSet([ScoreVector(torch.tensor([-3e38, -math.inf]))])

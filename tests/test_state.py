@@ -271,3 +271,10 @@ def test_padding_is_not_an_error() -> None:
     state.admit(0, -1)
     sample_(torch.zeros(3, VOCAB), program, state, state_indices=torch.tensor([-1, 0, 1]))
     state.check()
+
+
+@pytest.mark.parametrize("ids", [[1.5], torch.tensor([True])], ids=["float", "bool"])
+def test_token_ids_that_are_no_ints_are_refused(ids: Any) -> None:
+    state = DecodeState.allocate(two_programs(), 1)
+    with pytest.raises(TypeError, match="prompt_token_ids must be ints"):
+        state.admit(0, prompt_token_ids=ids)

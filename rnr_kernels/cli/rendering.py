@@ -9,7 +9,7 @@ from rich.text import Text
 from rnr_kernels.generation import Completion
 
 ENDINGS = {"eos": "ended by itself", "stop": "stop string", "length": "cut at the limit"}
-SHOWN_CHARACTERS = 700
+SHOWN_CHARACTERS = 360
 
 
 def response_cell(completion: Completion | None) -> Text:

@@ -10,6 +10,7 @@ from rnr_kernels.generation import end_token_ids
 from rnr_kernels.integrations.batch_rules import BatchRules, Rules
 from rnr_kernels.integrations.prompts import Prompts, spread
 from rnr_kernels.ops import apply_rules_, update_state_
+from rnr_kernels.rules.kinds import TokenIds, as_token_ids
 from rnr_kernels.state import DecodeState
 
 try:
@@ -59,7 +60,7 @@ class RuleLogitsProcessor(LogitsProcessor):
         tokenizer: "PreTrainedTokenizerBase | None",
         prompt_length: int | Tensor,
         *,
-        eos_token_ids: Sequence[int] | None = None,
+        eos_token_ids: TokenIds | None = None,
         attention_mask: Tensor | None = None,
         used_from: int | Sequence[int] | None = None,
         vocab_size: int | None = None,
@@ -70,7 +71,7 @@ class RuleLogitsProcessor(LogitsProcessor):
         _check_equally_many({"rules": len(self._rules), **prompts.counts()})
         self._prompts = {prompts.starts.device: prompts}
         self._prompt_length = prompts.length
-        self._eos_token_ids = None if eos_token_ids is None else tuple(eos_token_ids)
+        self._eos_token_ids = None if eos_token_ids is None else as_token_ids(eos_token_ids)
         self._vocab_size = vocab_size
         self._inplace = inplace
         self._last_located: _Located | None = None

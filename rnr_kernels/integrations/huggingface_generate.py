@@ -23,6 +23,7 @@ from rnr_kernels.forward import ForwardPass
 from rnr_kernels.integrations.batch_rules import BatchRules, CompiledRules, Rules
 from rnr_kernels.integrations.prompts import Prompts, spread
 from rnr_kernels.ops import apply_rules_, sample_
+from rnr_kernels.rules.kinds import TokenIds, as_token_ids
 from rnr_kernels.sampling import GREEDY, Sampling
 from rnr_kernels.state import DecodeState
 
@@ -46,7 +47,7 @@ def generate(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     sampling: Sampling | None = None,
-    eos_token_ids: Sequence[int] | None = None,
+    eos_token_ids: TokenIds | None = None,
     used_from: int | Sequence[int] | None = None,
     stop_strings: Sequence[str] = (),
     streamer: "BaseStreamer | None" = None,
@@ -67,7 +68,7 @@ def generate(
     return RuleDecoding(
         BatchRules(rules, tokenizer),
         sampling,
-        None if eos_token_ids is None else tuple(eos_token_ids),
+        None if eos_token_ids is None else as_token_ids(eos_token_ids),
         used_from,
         [StopStringCriteria(tokenizer, list(stop_strings))] if stop_strings else [],
         streamer,
@@ -186,9 +187,7 @@ class RuleDecoding:
         if self.eos_token_ids is not None:
             return self.eos_token_ids
         eos = config.eos_token_id
-        if eos is None:
-            return None
-        return (eos,) if isinstance(eos, int) else tuple(eos)
+        return None if eos is None else as_token_ids(eos)
 
 
 class _Recorder:

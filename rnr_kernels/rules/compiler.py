@@ -20,7 +20,9 @@ from rnr_kernels.rules.kinds import (
     Steps,
     Token,
     TokenBias,
+    TokenIds,
     UsedTokenPenalty,
+    as_token_ids,
 )
 from rnr_kernels.rules.program import Capacity, Knot, LoweredRules, RuleProgram, Scope
 from rnr_kernels.rules.vocabulary import Vocabulary
@@ -109,7 +111,7 @@ def compile_rules(
     tokenizer: "PreTrainedTokenizerBase | None",
     vocab_size: int | None = None,
     *,
-    eos_token_ids: Sequence[int] | None = None,
+    eos_token_ids: TokenIds | None = None,
     capacity: Capacity | None = None,
     device: torch.device | str | None = None,
 ) -> RuleProgram:
@@ -139,13 +141,14 @@ def compile_rules(
         raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
     if eos_token_ids is None:
         eos_token_ids = () if vocabulary is None else vocabulary.eos_token_ids
-    outside = [token for token in eos_token_ids if not 0 <= token < vocab_size]
+    eos = as_token_ids(eos_token_ids)
+    outside = [token for token in eos if not 0 <= token < vocab_size]
     if outside:
         raise ValueError(f"eos_token_ids must be in [0, {vocab_size}), got {outside[0]}")
 
     lowered = []
     for rules in sets:
-        resolver = _Resolver(vocabulary, vocab_size, tuple(eos_token_ids), [])
+        resolver = _Resolver(vocabulary, vocab_size, eos, [])
         lowered.append(_lower(rules, resolver))
         if resolver.missing:
             named = ", ".join(map(repr, resolver.missing))

@@ -13,7 +13,9 @@ from rnr_kernels.rules.kinds import (
     ScoreVector,
     Token,
     TokenBias,
+    TokenIds,
     UsedTokenPenalty,
+    as_token_ids,
 )
 from rnr_kernels.rules.vocabulary import Vocabulary
 
@@ -45,11 +47,11 @@ def describe_rules(
     vocabulary: Vocabulary,
     *,
     vocab_size: int | None = None,
-    eos_token_ids: Sequence[int] | None = None,
+    eos_token_ids: TokenIds | None = None,
 ) -> list[RuleDescription]:
     """Each rule's kind, meaning in words, and tokens. ValueError as in `compile_rules`."""
     size = vocabulary.size if vocab_size is None else vocab_size
-    eos = vocabulary.eos_token_ids if eos_token_ids is None else tuple(eos_token_ids)
+    eos = vocabulary.eos_token_ids if eos_token_ids is None else as_token_ids(eos_token_ids)
     return [_describe(rule, vocabulary, size, eos) for rule in rules]
 
 

@@ -14,6 +14,13 @@ import torch
 
 Token: TypeAlias = int | str
 Steps: TypeAlias = tuple[int, int | None]
+TokenIds: TypeAlias = int | Sequence[int]
+"""One id or several, as generation configs have their end-of-sequence ids."""
+
+
+def as_token_ids(ids: TokenIds) -> tuple[int, ...]:
+    """The ids as a tuple."""
+    return (ids,) if isinstance(ids, int) else tuple(ids)
 
 
 class TokenWeights(Mapping[Token, float]):
@@ -51,7 +58,7 @@ class TokenBias:
     neither int nor str.
     """
 
-    weights: Mapping[Token, float]
+    weights: Mapping[Token, float] | Mapping[str, float] | Mapping[int, float]
     steps: Steps = (0, None)
     skip_missing: bool = field(default=False, kw_only=True)
     label: str | None = field(default=None, kw_only=True)
@@ -189,8 +196,9 @@ class ScoreVector:
         if self.scores.dim() != 1 or self.scores.numel() == 0:
             shape = list(self.scores.shape)
             raise ValueError(f"ScoreVector needs a tensor [vocab_size], got shape {shape}")
-        scores = self.scores.detach().to("cpu", torch.float32, copy=True)
-        bad = (torch.isnan(scores) | (scores == math.inf)).nonzero()
+        given = self.scores.detach().cpu()
+        scores = given.to(torch.float32, copy=True)
+        bad = (scores.isnan() | (scores.isinf() & (given != -math.inf))).nonzero()
         if len(bad):
             token_id = int(bad[0])
             raise ValueError(
@@ -311,7 +319,8 @@ def _scaled(rule: LogitRule, factor: float) -> LogitRule:
         return replace(rule, penalty=rule.penalty * factor)
     if isinstance(rule, ScoreVector):
         # -inf * 0 would be NaN, but a factor of 0 never meets a ban.
-        return replace(rule, scores=rule.scores * factor)
+        # In float64, so that a score too large for float32 is found and does not become a ban.
+        return replace(rule, scores=rule.scores.double() * factor)
     return rule
 
 

@@ -8,11 +8,11 @@ vocabularies write plain text. `Vocabulary` hides this: its strings are surface 
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rnr_kernels.rules.kinds import Token
+from rnr_kernels.rules.kinds import Token, as_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,10 +44,8 @@ class Vocabulary:
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """The tokenizer's end-of-sequence ids; empty if it has none."""
-        eos: object = self._tokenizer.eos_token_id
-        if isinstance(eos, int):
-            return (eos,)
-        return tuple(eos) if isinstance(eos, Iterable) else ()
+        eos = self._tokenizer.eos_token_id
+        return () if eos is None else as_token_ids(eos)
 
     @property
     def special_token_ids(self) -> tuple[int, ...]:
