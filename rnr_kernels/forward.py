@@ -1,5 +1,6 @@
 """Forward passes with a KV cache over any Hugging Face causal language model."""
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,7 @@ class ForwardPass:
         self._model: Any = model
         self.input_ids = input_ids
         self._kwargs = {"use_cache": True, **model_kwargs}
+        self._add_positions()
         self._mask_length = mask_length
         self._is_first = True
 
@@ -56,6 +58,13 @@ class ForwardPass:
         """Appends one token a row, int64 [B]."""
         self.input_ids = torch.cat([self.input_ids, token_ids[:, None]], dim=1)
 
+    def _add_positions(self) -> None:
+        """Positions that do not count padding, for models that learned absolute ones."""
+        mask = self._kwargs.get("attention_mask")
+        takes_positions = "position_ids" in inspect.signature(self._model.forward).parameters
+        if mask is not None and takes_positions and self._kwargs.get("position_ids") is None:
+            self._kwargs["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)
+
     def _new_tokens(self) -> int | None:
         """How many of the last tokens the cache does not hold; None is all of them."""
         if not self._is_first:
@@ -71,3 +80,9 @@ class ForwardPass:
         mask_length = self._mask_length if mask is None else mask.shape[1]
         # A mask longer than the ids says that the ids are the new tokens only.
         return length - past if mask_length in (None, length) else None
+
+
+def logits_width(model: "PreTrainedModel") -> int:
+    """Columns of the model's logits, which may be more than the tokenizer has tokens."""
+    width = getattr(model.get_output_embeddings(), "out_features", None)
+    return int(width or model.config.get_text_config().vocab_size)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rnr_kernels.forward import ForwardPass
+from rnr_kernels.forward import ForwardPass, logits_width
 from rnr_kernels.ops import rule_log_softmax, sample_
 from rnr_kernels.rules.compiler import compile_rules
 from rnr_kernels.rules.kinds import RuleSet, as_token_ids
@@ -85,12 +85,11 @@ def generate(
     ]
     for completion in completions:
         _check_fits(completion, window)
-    vocab_size = model.get_output_embeddings().weight.shape[0]
     eos_token_ids = end_token_ids(model, tokenizer)
     program = compile_rules(
         [rules] if rules is not None else [RuleSet()],
         tokenizer,
-        vocab_size,
+        logits_width(model),
         eos_token_ids=eos_token_ids,
         device=model.device,
     )

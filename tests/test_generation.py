@@ -6,7 +6,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rnr_kernels import (
     BanTokens,
@@ -78,6 +85,19 @@ def test_greedy_batches_with_padding_and_cache_equal_the_oracle(
         assert completion.token_ids == oracle(model, tiny_bpe, prompt, RULES, 12)
         assert completion.finish_reason == "eos" and completion.token_ids[-1] == 1
         assert completion.text == tiny_bpe.decode(completion.token_ids[:-1])
+
+
+def test_padding_does_not_shift_learned_positions(tiny_bpe: PreTrainedTokenizerBase) -> None:
+    """Rotary positions are relative and would hide it."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tiny_bpe), n_embd=32, n_layer=2, n_head=2, n_positions=64,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2, initializer_range=0.3,
+    )  # fmt: skip
+    gpt2 = GPT2LMHeadModel(config).eval()
+    got = run(gpt2, tiny_bpe, PROMPTS, rules=RULES, batch_size=3)
+    for completion, prompt in zip(got, PROMPTS, strict=True):
+        assert completion.token_ids == oracle(gpt2, tiny_bpe, prompt, RULES, 12)
 
 
 def test_seeded_sampling_equals_the_oracle_whatever_the_batch(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from rnr_kernels.forward import logits_width
 from rnr_kernels.generation import end_token_ids
 from rnr_kernels.integrations.batch_rules import BatchRules, Rules
 from rnr_kernels.integrations.prompts import Prompts, spread
@@ -18,7 +19,7 @@ try:
 except ImportError as error:
     raise ImportError("this needs transformers: pip install 'rnr-kernels[transformers]'") from error
 
-from rnr_kernels.integrations.huggingface_generate import generate, logits_width
+from rnr_kernels.integrations.huggingface_generate import generate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -19,7 +19,7 @@ from transformers.generation.logits_process import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from rnr_kernels.forward import ForwardPass
+from rnr_kernels.forward import ForwardPass, logits_width
 from rnr_kernels.integrations.batch_rules import BatchRules, CompiledRules, Rules
 from rnr_kernels.integrations.prompts import Prompts, spread
 from rnr_kernels.ops import apply_rules_, sample_
@@ -247,12 +247,6 @@ def without_warpers(
                     del kept[index]
                     break
     return LogitsProcessorList(kept)
-
-
-def logits_width(model: "PreTrainedModel") -> int:
-    """Columns of the model's logits, which may be more than the tokenizer has tokens."""
-    width = getattr(model.get_output_embeddings(), "out_features", None)
-    return int(width or model.config.get_text_config().vocab_size)
 
 
 def _check_supported(
