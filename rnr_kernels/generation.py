@@ -150,7 +150,11 @@ def _generate_batches(
 ) -> Iterator[Completion]:
     for first in range(0, len(completions), batch_size):
         batch = completions[first : first + batch_size]
-        _decode_batch(run, batch, starts[first : first + batch_size])
+        try:
+            _decode_batch(run, batch, starts[first : first + batch_size])
+        except KeyboardInterrupt:
+            yield from (c for c in batch if c.finish_reason is not None)
+            raise
         yield from batch
 
 

@@ -144,7 +144,7 @@ def test_interrupt_keeps_the_finished_records(
         "generate", "--prompts", prompts, "--model", model_folder, "--rules", rules,
         "--out", out_file,
     )  # fmt: skip
-    assert code == 130 and "2 finished records kept" in err
+    assert code == 130 and "finished records kept: 2" in err
     assert len(out_file.read_text().splitlines()) == 2
 
 

@@ -179,6 +179,28 @@ def test_streaming_sees_every_token_as_it_comes(
     assert len(seen) == max(seen[-1])
 
 
+def test_an_interrupt_hands_out_the_batchs_finished_responses_first(
+    model: PreTrainedModel, tiny_bpe: PreTrainedTokenizerBase
+) -> None:
+    rules = RuleSet([EosRamp(20.0, over=10), UsedTokenPenalty(50.0)])
+    whole = run(model, tiny_bpe, PROMPTS, rules=rules, batch_size=3)
+    lengths = [len(completion.token_ids) for completion in whole]
+    assert min(lengths) < max(lengths)
+
+    def on_step(batch: Sequence[Completion]) -> None:
+        if max(len(completion.token_ids) for completion in batch) == min(lengths):
+            raise KeyboardInterrupt
+
+    completions = generate(
+        model, tiny_bpe, PROMPTS, rules=rules, template="plain", batch_size=3, on_step=on_step
+    )
+    kept = []
+    with pytest.raises(KeyboardInterrupt):
+        for completion in completions:
+            kept.append(completion.index)
+    assert kept == [i for i, length in enumerate(lengths) if length == min(lengths)]
+
+
 def test_several_end_tokens_of_the_model_all_end_and_all_get_the_ramp(
     model: PreTrainedModel, tiny_bpe: PreTrainedTokenizerBase
 ) -> None:

@@ -10,8 +10,15 @@ from rich.console import Console
 from rnr_kernels.cli.options import Model, Rules, Template, Without, combined_rules
 from rnr_kernels.cli.progress import GenerationProgress, TextStream
 from rnr_kernels.cli.rendering import response_panel, side_by_side
+from rnr_kernels.cli.startup import collection_paused
 from rnr_kernels.generation import Completion, generate
-from rnr_kernels.loading import EMBEDDED, EMBEDDED_PROMPTS, display_name, load_model, load_tokenizer
+from rnr_kernels.loading import (
+    EMBEDDED,
+    EMBEDDED_PROMPTS,
+    display_name,
+    load_model,
+    load_tokenizer,
+)
 from rnr_kernels.records import completion_record, read_instructions, write_record
 from rnr_kernels.rules.kinds import RuleSet
 from rnr_kernels.sampling import Sampling
@@ -57,8 +64,9 @@ def generate_command(
         raise ValueError(f"{out} exists; pass --force to replace it, or name another file")
     chosen_template = prompt_template(template)
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-    tokenizer = load_tokenizer(model)
-    loaded = load_model(model, device=device, dtype=dtype)
+    with collection_paused():
+        tokenizer = load_tokenizer(model)
+        loaded = load_model(model, device=device, dtype=dtype)
 
     stream = None
     if prompt is not None and not compare and out is None:
@@ -105,7 +113,7 @@ def generate_command(
     _show(Console(), instructions, finished, streamed=stream is not None, out=out, compare=compare)
     if interrupted:
         kept = sum(map(len, finished.values()))
-        typer.echo(f"interrupted: {kept} finished records kept", err=True)
+        typer.echo(f"interrupted; finished records kept: {kept}", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -149,4 +157,4 @@ def _show(
             console.print(response_panel(completion))
     if out is not None:
         count = sum(map(len, columns))
-        console.print(f"{count} records in {out}")
+        console.print(f"{count} {'record' if count == 1 else 'records'} in {out}")
