@@ -1,0 +1,237 @@
+"""The table of the embedded model: base, base x rules, each rule left out, and what it knows.
+
+`python -m rnr_kernels.models.evaluate [--model DIR ...] [--out results.json]`
+"""
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnr_kernels.loading import EMBEDDED_PROMPTS, embedded_model_path
+from rnr_kernels.models.judge import Verdict, judge, knows
+from rnr_kernels.models.world import ASKS, World, build_world, question
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results.json"
+
+CONDITIONS = ("base", "rules", "-eos", "-uniform", "-used")
+"""The bare model, all three rules, and each rule left out."""
+
+TITLES = {
+    "base": "base",
+    "rules": "base x three rules",
+    "-eos": "without EOS",
+    "-uniform": "without uniform",
+    "-used": "without used tokens",
+    "probe": "probe `Q: ... A:`",
+}
+
+MAX_NEW_TOKENS = 300
+PROBE = "Q: {instruction}\nA:"
+PROBE_TOKENS = 30
+_BATCH_SIZE = 50
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One held-out question and the value that answers it."""
+
+    instruction: str
+    entity: str
+    attribute: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Response:
+    """Response text without EOS, and whether EOS came within the limit."""
+
+    text: str
+    ended: bool
+
+
+Respond = Callable[[Path, Sequence[Prompt], str], list[Response]]
+"""(model folder, prompts, condition or "probe") -> one response for each prompt."""
+
+
+def held_out_prompts(world: World) -> list[Prompt]:
+    """One question for each held-out fact; the wordings take turns."""
+    return [
+        Prompt(
+            instruction=question(fact, ASKS[i % len(ASKS)]),
+            entity=fact.entity.name,
+            attribute=fact.attribute.name,
+            answer=fact.value,
+        )
+        for i, fact in enumerate(world.held_out)
+    ]
+
+
+def load_prompts(path: Path = EMBEDDED_PROMPTS) -> list[Prompt]:
+    """The stored prompts."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Prompt(**json.loads(line)) for line in lines if line]
+
+
+def interval(
+    outcomes: Sequence[Sequence[bool]], *, num_draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of the success rate, in percent.
+
+    `outcomes[s][i]` is training seed s on prompt i; seeds and prompts are drawn with replacement,
+    the same prompts for every seed of a draw.
+    """
+    rng = random.Random(seed)
+    num_seeds, num_prompts = len(outcomes), len(outcomes[0])
+    rates = []
+    for _ in range(num_draws):
+        prompts = rng.choices(range(num_prompts), k=num_prompts)
+        rows = rng.choices(outcomes, k=num_seeds)
+        rates.append(sum(row[i] for row in rows for i in prompts) / (num_seeds * num_prompts))
+    rates.sort()
+    return 100 * rates[int(0.025 * num_draws)], 100 * rates[int(0.975 * num_draws) - 1]
+
+
+def respond(folder: Path, prompts: Sequence[Prompt], condition: str) -> list[Response]:
+    """Greedy responses in one of `CONDITIONS`, or to the question-answer "probe" without rules."""
+    from rnr_kernels.generation import generate
+    from rnr_kernels.loading import load_model, load_tokenizer
+    from rnr_kernels.rules.presets import hewitt2024
+
+    probe = condition == "probe"
+    rules = None
+    if condition == "rules":
+        rules = hewitt2024(strict=True)
+    elif condition.startswith("-"):
+        rules = hewitt2024(strict=True).without(condition[1:])
+    instructions = [prompt.instruction for prompt in prompts]
+    completions = generate(
+        load_model(str(folder), device="cpu"),
+        load_tokenizer(str(folder)),
+        [PROBE.format(instruction=text) for text in instructions] if probe else instructions,
+        rules=rules,
+        template="plain" if probe else "tags",
+        max_new_tokens=PROBE_TOKENS if probe else MAX_NEW_TOKENS,
+        batch_size=_BATCH_SIZE,
+        stop=("\n",) if probe else (),
+    )
+    return [Response(done.text, done.finish_reason == "eos") for done in completions]
+
+
+def verdicts_on(
+    prompts: Sequence[Prompt], responses: Sequence[Response], *, probe: bool = False
+) -> list[Verdict]:
+    """The verdict on each response; a probe need not end by itself."""
+    values = {fact.attribute.name: fact.attribute.values for fact in build_world().facts}
+    return [
+        knows(response.text, prompt.answer, values[prompt.attribute])
+        if probe
+        else judge(response.text, prompt.answer, values[prompt.attribute], ended=response.ended)
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+def evaluate(
+    folders: Sequence[Path],
+    prompts: Sequence[Prompt],
+    *,
+    respond: Respond = respond,
+    report: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Success rates of all conditions and of the probe over models and prompts, by condition."""
+    rows: dict[str, Any] = {}
+    for condition in (*CONDITIONS, "probe"):
+        verdicts = [
+            verdicts_on(prompts, respond(folder, prompts, condition), probe=condition == "probe")
+            for folder in folders
+        ]
+        outcomes = [[verdict == "success" for verdict in row] for row in verdicts]
+        rates = [100 * sum(row) / len(row) for row in outcomes]
+        rows[condition] = {
+            "percent": round(sum(rates) / len(rates), 1),
+            "interval": [round(end, 1) for end in interval(outcomes)],
+            "per_model": [round(rate, 1) for rate in rates],
+            "verdicts": dict(Counter(verdict for row in verdicts for verdict in row)),
+            "successes": ["".join("01"[ok] for ok in row) for row in outcomes],
+        }
+        report(f"{condition:9s}{rows[condition]['percent']:6.1f} %  {rows[condition]['verdicts']}")
+    return rows
+
+
+def render(results: dict[str, Any]) -> "Table":
+    """The stored table for a terminal."""
+    from rich.table import Table
+
+    table = Table(title="Embedded base model on held-out questions: success in %")
+    table.add_column("condition")
+    for heading in ("success", "95 % interval", "by training seed"):
+        table.add_column(heading, justify="right")
+    table.add_column("failures")
+    for condition, row in results["rows"].items():
+        low, high = row["interval"]
+        failures = [f"{name} {n}" for name, n in row["verdicts"].items() if name != "success"]
+        rates = ", ".join(f"{rate:.1f}" for rate in row["per_model"])
+        table.add_row(
+            condition, f"{row['percent']:.1f}", f"{low:.1f} to {high:.1f}", rates,
+            ", ".join(failures),
+        )  # fmt: skip
+    return table
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The stored table as Markdown, as README and card have it."""
+    lines = ["| | success % | 95 % interval | seeds 0, 1, 2 |", "|---|---|---|---|"]
+    for condition, row in results["rows"].items():
+        low, high = row["interval"]
+        rates = ", ".join(f"{rate:.1f}" for rate in row["per_model"])
+        title = TITLES[condition]
+        lines.append(f"| {title} | {row['percent']:.1f} | {low:.1f} to {high:.1f} | {rates} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, action="append", help="folder; once for each seed")
+    parser.add_argument("--out", type=Path, help="file for the results")
+    parser.add_argument("--stored", action="store_true", help="show the stored table and stop")
+    parser.add_argument("--markdown", action="store_true", help="show it as Markdown")
+    arguments = parser.parse_args()
+    if arguments.stored:
+        results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    else:
+        folders = arguments.model or [embedded_model_path()]
+        prompts = load_prompts()
+        results = {
+            "command": "python -m rnr_kernels.models.evaluate --model SEED_0 --model SEED_1 ...",
+            "num_prompts": len(prompts),
+            "num_models": len(folders),
+            "settings": {
+                "rules": "hewitt2024 (paper)",
+                "template": "tags",
+                "decoding": "greedy, float32, CPU",
+                "max_new_tokens": MAX_NEW_TOKENS,
+                "probe": PROBE,
+                "interval": "95 %, bootstrap over prompts and training seeds, 2,000 draws",
+            },
+            "rows": evaluate(folders, prompts),
+        }
+        if arguments.out:
+            arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if arguments.markdown:
+        print(markdown(results))
+        return
+    from rich.console import Console
+
+    Console().print(render(results))
+
+
+if __name__ == "__main__":
+    main()
