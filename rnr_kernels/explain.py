@@ -53,6 +53,8 @@ def explain_response(
     A rule's score is what the rule set would add if it held this rule alone, so the scores of a
     step add up to its total but for float32 rounding.
     """
+    if most < 0:
+        raise ValueError(f"most must be 0 or more tokens, got {most}")
     singles = [RuleSet([rule]) for rule in rules]
     program = compile_rules([rules, *singles], tokenizer, vocab_size, eos_token_ids=eos_token_ids)
     used_from = find_used_from(rules, tokenizer, prompt_token_ids)

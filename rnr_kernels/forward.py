@@ -1,7 +1,7 @@
 """Forward passes with a KV cache over any Hugging Face causal language model."""
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ class ForwardPass:
     model as in Hugging Face `generate`: attention_mask, past_key_values, inputs_embeds, ...
     `mask_length` is the width of an attention mask that was left out because it was all ones: where
     it is longer than the ids, they are only the tokens that `past_key_values` does not hold.
+    `window` is the number of positions the model knows: rows that are finished, but still in the
+    batch, stay on the last one. A model that hands out no cache is run on all tokens at every step.
     """
 
     def __init__(
@@ -25,13 +27,17 @@ class ForwardPass:
         input_ids: Tensor,
         *,
         mask_length: int | None = None,
+        window: int | None = None,
         **model_kwargs: Any,
     ) -> None:
-        self._model: Any = model
+        self._model = cast(Any, model)
         self.input_ids = input_ids
         self._kwargs = {"use_cache": True, **model_kwargs}
         self._add_positions()
+        if "logits_to_keep" not in self._kwargs and self._model._supports_logits_to_keep():
+            self._kwargs["logits_to_keep"] = 1
         self._mask_length = mask_length
+        self._window = window
         self._is_first = True
 
     @property
@@ -48,8 +54,12 @@ class ForwardPass:
             is_first_iteration=self._is_first,
             **self._kwargs,
         )
+        if self._window is not None and inputs.get("position_ids") is not None:
+            inputs["position_ids"] = inputs["position_ids"].clamp(max=self._window - 1)
         outputs = self._model(**inputs, return_dict=True)
         self._kwargs = self._model._update_model_kwargs_for_generation(outputs, self._kwargs)
+        if self._is_first and not _has_cache(outputs):
+            self._kwargs["use_cache"] = False
         self._is_first = False
         logits: Tensor = outputs.logits[:, -1]
         return logits
@@ -86,3 +96,9 @@ def logits_width(model: "PreTrainedModel") -> int:
     """Columns of the model's logits, which may be more than the tokenizer has tokens."""
     width = getattr(model.get_output_embeddings(), "out_features", None)
     return int(width or model.config.get_text_config().vocab_size)
+
+
+def _has_cache(outputs: Any) -> bool:
+    from transformers.generation.utils import ALL_CACHE_NAMES
+
+    return any(outputs.get(name) is not None for name in ALL_CACHE_NAMES)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from rnr_kernels import backends
 from rnr_kernels.forward import ForwardPass, logits_width
 from rnr_kernels.ops import rule_log_softmax, sample_
 from rnr_kernels.rules.compiler import compile_rules
@@ -55,7 +56,7 @@ def generate(
     sampling: Sampling = GREEDY,
     max_new_tokens: int = 512,
     batch_size: int = 8,
-    stop: Sequence[str] = (),
+    stop: str | Sequence[str] = (),
     details: bool = False,
     on_step: StepCallback | None = None,
 ) -> Iterator[Completion]:
@@ -64,8 +65,9 @@ def generate(
     `rules` None is the bare model. With a seed in `sampling`, prompt i draws from seed + i, so a
     response does not depend on its batch. `stop` ends a response at a string, `on_step` sees the
     batch after every token (for streaming). `details` also records log-probabilities and log Z.
-    Every prompt is checked before the first forward pass: ValueError for no prompts, or a prompt
-    that does not fit into the model's window.
+    Everything is checked before the first forward pass: ValueError for no prompts, a prompt that
+    does not fit into the model's window, a tokenizer that is not the model's. If decoding fails or
+    is interrupted, the batch's finished responses are yielded before the exception.
     """
     if max_new_tokens < 1 or batch_size < 1:
         raise ValueError(
@@ -74,17 +76,26 @@ def generate(
         )
     if isinstance(instructions, str) or not instructions:
         raise ValueError("instructions must be a list with at least one string")
+    if not isinstance(sampling, Sampling):
+        raise TypeError(f"sampling must be a Sampling, got {type(sampling).__name__}")
+    if sampling.seed is not None:
+        replace(sampling, seed=sampling.seed + len(instructions) - 1)  # checks the last one
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if "" in stop:
         raise ValueError("a stop string must not be empty")
     if isinstance(template, str):
         template = prompt_template(template)
     window = context_window(model)
+    for index, instruction in enumerate(instructions):
+        check_text(instruction, f"prompt {index + 1}")
     completions = [
         Completion(index, instruction, template.encode(tokenizer, instruction))
         for index, instruction in enumerate(instructions)
     ]
+    embeddings: Any = model.get_input_embeddings()
     for completion in completions:
-        _check_fits(completion, window)
+        _check_fits(completion, window, embeddings.weight.shape[0])
+    backends.find("sample_", model.device, model.dtype, logits_width(model))
     eos_token_ids = end_token_ids(model, tokenizer)
     program = compile_rules(
         [rules] if rules is not None else [RuleSet()],
@@ -100,7 +111,7 @@ def generate(
     return _generate_batches(
         _Run(
             model, tokenizer, program, set(eos_token_ids), window, sampling, max_new_tokens,
-            tuple(stop), details, on_step,
+            stop, details, on_step,
         ),
         completions, starts, batch_size,
     )  # fmt: skip
@@ -109,7 +120,7 @@ def generate(
 def context_window(model: "PreTrainedModel") -> int | None:
     """The most tokens the model can hold, None where its config does not say."""
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(window) if window else None
+    return int(window) if window and window > 0 else None
 
 
 def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -134,7 +145,19 @@ class _Run:
     on_step: StepCallback | None
 
 
-def _check_fits(completion: Completion, window: int | None) -> None:
+def check_text(text: object, where: str) -> None:
+    """TypeError or ValueError unless `text` is a str that UTF-8 can hold."""
+    if not isinstance(text, str):
+        raise TypeError(f"{where} must be a str, got {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where} is not valid Unicode: half of a surrogate pair at character {error.start}"
+        ) from None
+
+
+def _check_fits(completion: Completion, window: int | None, num_embeddings: int) -> None:
     length = len(completion.prompt_token_ids)
     if not length:
         raise ValueError(f"prompt {completion.index + 1} is empty: it has no tokens to continue")
@@ -142,6 +165,12 @@ def _check_fits(completion: Completion, window: int | None) -> None:
         raise ValueError(
             f"prompt {completion.index + 1} has {length} tokens, the model's window is {window}; "
             "shorten it to leave room for a response"
+        )
+    largest = max(completion.prompt_token_ids)
+    if largest >= num_embeddings:
+        raise ValueError(
+            f"prompt {completion.index + 1} has token {largest}, the model knows {num_embeddings}; "
+            "check that the tokenizer belongs to the model"
         )
 
 
@@ -152,7 +181,7 @@ def _generate_batches(
         batch = completions[first : first + batch_size]
         try:
             _decode_batch(run, batch, starts[first : first + batch_size])
-        except KeyboardInterrupt:
+        except BaseException:
             yield from (c for c in batch if c.finish_reason is not None)
             raise
         yield from batch
@@ -170,7 +199,12 @@ def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None
         state.admit(slot, prompt_token_ids=prompt, used_from=start, sampling=sampling)
     pad = run.tokenizer.pad_token_id or 0
     input_ids, attention_mask = _left_padded([c.prompt_token_ids for c in batch], pad)
-    forward = ForwardPass(run.model, input_ids.to(device), attention_mask=attention_mask.to(device))
+    forward = ForwardPass(
+        run.model,
+        input_ids.to(device),
+        attention_mask=attention_mask.to(device),
+        window=run.window,
+    )
     rows = torch.arange(len(batch), device=device)
     while any(completion.finish_reason is None for completion in batch):
         logits = forward.next_logits()

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from rnr_kernels.rules.kinds import as_token_ids
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -43,7 +45,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     auto = _transformers().AutoTokenizer
     try:
         return cast("PreTrainedTokenizerBase", auto.from_pretrained(str(location)))
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever a broken file makes the readers raise
         raise ValueError(_cannot_load("a tokenizer", name, error)) from error
 
 
@@ -73,16 +75,29 @@ def load_model(
     auto = _transformers().AutoModelForCausalLM
     try:
         model = auto.from_pretrained(str(location), dtype=kind)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever a broken file makes the readers raise
         raise ValueError(_cannot_load("a causal language model", name, error)) from error
-    return cast("PreTrainedModel", model.to(where).eval())
+    try:
+        return cast("PreTrainedModel", model.to(where).eval())
+    except Exception as error:
+        raise ValueError(f"cannot move the model to {where}: {_first_line(error)}") from error
+
+
+def end_token_ids_of(name: str) -> tuple[int, ...] | None:
+    """The end-of-sequence ids in a model's generation config; None where there is none."""
+    try:
+        config = _transformers().GenerationConfig.from_pretrained(str(_location(name)))
+    except OSError:
+        return None
+    return None if config.eos_token_id is None else as_token_ids(config.eos_token_id)
 
 
 def display_name(name: str) -> str:
     """A short name for tables and records: the embedded model's, a folder's last part, or as is."""
     if name == EMBEDDED:
         return "rnr-base"
-    return Path(name).name if Path(name).is_dir() else name
+    path = Path(name).expanduser()
+    return path.resolve().name if path.is_dir() else name
 
 
 def _location(name: str) -> Path | str:
@@ -106,15 +121,20 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device must be cpu, cuda, cuda:1, ..., got {name!r}") from None
+    if device.type == "meta":
+        raise ValueError("device 'meta' holds no numbers: use cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} is not there: this torch sees no CUDA GPU; use cpu")
     return device
 
 
 def _cannot_load(what: str, name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()
-    first = reason[0].rstrip(".") if reason else type(error).__name__
-    return f"cannot load {what} from {name!r}: {first}"
+    return f"cannot load {what} from {name!r}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _transformers() -> Any:

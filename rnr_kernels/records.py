@@ -1,11 +1,13 @@
 """Reading prompts and writing responses as JSON Lines."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Self
 
-from rnr_kernels.generation import Completion
+from rnr_kernels.generation import Completion, check_text
 
 INSTRUCTION_FIELDS = ("instruction", "prompt")
 
@@ -17,7 +19,7 @@ def read_instructions(path: str | Path) -> list[str]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ValueError(f"the prompts file {path} does not exist") from None
     except IsADirectoryError:
@@ -42,6 +44,8 @@ def _records(text: str, path: Path) -> list[tuple[str, Any]]:
             return [(f"record {n}", record) for n, record in enumerate(json.loads(text), start=1)]
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+        except RecursionError:
+            raise ValueError(f"{path}: too deeply nested to be a list of prompts") from None
     records = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -52,6 +56,8 @@ def _records(text: str, path: Path) -> list[tuple[str, Any]]:
             raise ValueError(
                 f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}"
             ) from None
+        except RecursionError:
+            raise ValueError(f"{path}, line {number}: too deeply nested for a prompt") from None
     return records
 
 
@@ -63,6 +69,7 @@ def _instruction(record: object, where: str) -> str:
             value = record[field]
             if not isinstance(value, str) or not value:
                 raise ValueError(f"{where}: {field!r} must be text that is not empty")
+            check_text(value, f"{where}: {field!r}")
             return value
     raise ValueError(f"{where}: expected a field {' or '.join(map(repr, INSTRUCTION_FIELDS))}")
 
@@ -85,7 +92,41 @@ def completion_record(
     }
 
 
-def write_record(file: IO[str], record: Mapping[str, Any]) -> None:
-    """One line, flushed, so that an interrupted run keeps its finished records."""
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
+def check_writable(path: Path, *, force: bool = False) -> None:
+    """ValueError if a file cannot be written there, or exists and is not to be replaced."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} of {path} does not exist; make it first")
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists; pass --force to replace it, or name another file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{path} may not be written; name a file in a folder of yours")
+
+
+class RecordWriter:
+    """Writes JSON Lines. The file is opened, and so replaced, with the first record; every line is
+    flushed, so that an interrupted run keeps its finished records."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """One line."""
+        if self._file is None:
+            self._file = self._path.open("w", encoding="utf-8")
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()

@@ -65,9 +65,14 @@ class ChatTemplate:
                 "the tokenizer has no chat template; use template 'tags' or 'plain', or a file"
             )
         messages = [{"role": "user", "content": instruction}]
-        rendered = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
+        try:
+            rendered = tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # a template is a program of its own
+            raise ValueError(
+                f"the tokenizer's chat template refuses a lone user message: {error}"
+            ) from error
         return str(rendered)
 
     def encode(self, tokenizer: "PreTrainedTokenizerBase", instruction: str) -> list[int]:
@@ -97,6 +102,24 @@ def prompt_template(name_or_file: str | Path) -> PromptTemplate:
         return TextTemplate(path.name, path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"template file {path} is not UTF-8 text: {error.reason}") from None
+
+
+def encode_response(
+    template: PromptTemplate,
+    tokenizer: "PreTrainedTokenizerBase",
+    instruction: str,
+    response: str,
+) -> list[int]:
+    """The response's token ids as they follow the prompt.
+
+    Tokenizers may cut a text otherwise at its start: SentencePiece puts a space in front.
+    """
+    prompt = template.text(tokenizer, instruction)
+    before: list[int] = tokenizer.encode(prompt, add_special_tokens=False)
+    whole: list[int] = tokenizer.encode(prompt + response, add_special_tokens=False)
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    return list(tokenizer.encode(response, add_special_tokens=False))
 
 
 def adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:

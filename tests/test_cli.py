@@ -69,6 +69,14 @@ def test_one_prompt_is_streamed(run: Run, model_folder: Path, rules: Path) -> No
     assert (code, out) == (0, "sea\n")
 
 
+def test_what_may_become_a_stop_string_is_not_streamed(
+    run: Run, model_folder: Path, rules: Path
+) -> None:
+    arguments = ("generate", "What?", "--model", model_folder, "--rules", rules)
+    assert run(*arguments, "--stop", "ea")[1] == "s\n"
+    assert run(*arguments, "--stop", "eat")[1] == "sea\n"
+
+
 def test_prompts_to_json_lines(
     run: Run, model_folder: Path, rules: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -159,6 +167,20 @@ def test_check_shows_ids_and_how_the_tags_are_cut(run: Run, model_folder: Path) 
     assert "< | u s e r | > ⏎ â" in out.replace("…", "") or "⏎" in out
 
 
+def test_end_tokens_are_those_that_generate_uses(
+    run: Run, model_folder: Path, rules: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "two-ends"
+    folder.mkdir()
+    for path in model_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1, 5]}')
+    _, out, _ = run("rules", "check", rules, "--tokenizer", folder)
+    assert "end-of-sequence ids [1, 5]" in out
+    _, out, _ = run("rules", "check", rules, "--tokenizer", folder, "--eos", 7)
+    assert "end-of-sequence ids [7]" in out
+
+
 def test_explain_shows_each_rules_share(run: Run, model_folder: Path, tmp_path: Path) -> None:
     rules = tmp_path / "two.toml"
     rules.write_text(
@@ -185,10 +207,16 @@ def test_explain_shows_each_rules_share(run: Run, model_folder: Path, tmp_path: 
         (["a", "--without", "start"], "no rule is labelled 'start'"),
         (["a", "--rules", "none", "--without", "eos"], "--rules none has none"),
         (["a", "--rules", "none", "--compare"], "--compare shows base beside"),
+        (["a", "--rules", "none", "--rules", "hewitt2024"], "--rules none stands alone"),
         (["a", "--template", "tag"], "template must be tags, chat, plain"),
         (["a", "--model", "./absent"], "'./absent' is no folder here"),
         (["a", "--model", "EMPTY"], "config.json is missing"),
         (["a", "--model", "NO_WEIGHTS"], "holds no weights"),
+        (["a", "--model", "BROKEN_WEIGHTS"], "cannot load a causal language model"),
+        (["a", "--device", "meta"], "'meta' holds no numbers"),
+        (["\udcff"], "not valid Unicode"),
+        (["a", "--out", "FOLDER"], "is a folder; name a file in it"),
+        (["a", "--out", "nowhere/x.jsonl"], "does not exist; make it first"),
         (["a", "--device", "tpu9x"], "device must be cpu, cuda"),
         (["a", "--dtype", "int8"], "dtype must be one of float32"),
         (["a", "--temperature", "-1"], "temperature must be 0"),
@@ -214,6 +242,10 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
     (tmp_path / "no_weights").mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "no_weights" / name).write_bytes((model_folder / name).read_bytes())
+    (tmp_path / "broken_weights").mkdir()
+    for path in (tmp_path / "no_weights").iterdir():
+        (tmp_path / "broken_weights" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken_weights" / "model.safetensors").write_bytes(b"no tensors")
     (tmp_path / "empty" / "tokenizer.json").write_bytes(
         (model_folder / "tokenizer.json").read_bytes()
     )
@@ -225,6 +257,8 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
         "NO_WEIGHTS": tmp_path / "no_weights",
         "BROKEN": tmp_path / "broken.jsonl",
         "NOTHING": tmp_path / "nothing.jsonl",
+        "BROKEN_WEIGHTS": tmp_path / "broken_weights",
+        "FOLDER": tmp_path,
     }
     filled = [places.get(argument, argument) for argument in arguments]
     if "--model" not in arguments:

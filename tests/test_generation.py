@@ -13,6 +13,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
 )
 
 from rnr_kernels import (
@@ -100,6 +102,54 @@ def test_padding_does_not_shift_learned_positions(tiny_bpe: PreTrainedTokenizerB
         assert completion.token_ids == oracle(gpt2, tiny_bpe, prompt, RULES, 12)
 
 
+def test_a_finished_row_may_stay_in_the_batch_up_to_the_window(
+    tiny_bpe: PreTrainedTokenizerBase,
+) -> None:
+    """Learned positions have no row past the window, where a short prompt's row would go."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tiny_bpe), n_embd=32, n_layer=1, n_head=2, n_positions=24,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    gpt2 = GPT2LMHeadModel(config).eval()
+    prompts = ["I", "We see the sea and we see the sea."]
+    rules = RuleSet([BanTokens([1])])
+    got = run(gpt2, tiny_bpe, prompts, rules=rules, batch_size=2, max_new_tokens=100)
+    for completion in got:
+        assert len(completion.prompt_token_ids) + len(completion.token_ids) == 24
+        alone = oracle(gpt2, tiny_bpe, completion.instruction, rules, len(completion.token_ids))
+        assert completion.token_ids == alone
+
+
+def test_a_model_that_hands_out_no_cache_is_run_on_all_tokens(
+    tiny_bpe: PreTrainedTokenizerBase,
+) -> None:
+    torch.manual_seed(0)
+    config = RecurrentGemmaConfig(
+        vocab_size=len(tiny_bpe), hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=2, head_dim=16, lru_width=32, attention_window_size=32,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    model = RecurrentGemmaForCausalLM(config).eval()
+    rules = RuleSet([BanTokens([1])])
+    (completion,) = run(model, tiny_bpe, PROMPTS[:1], rules=rules, max_new_tokens=8)
+    assert completion.token_ids == oracle(model, tiny_bpe, PROMPTS[0], rules, 8)
+
+
+def test_logits_of_the_prompt_are_not_computed(
+    model: PreTrainedModel, tiny_bpe: PreTrainedTokenizerBase
+) -> None:
+    shapes = []
+    handle = model.lm_head.register_forward_hook(
+        lambda module, inputs, output: shapes.append(tuple(output.shape))
+    )
+    try:
+        run(model, tiny_bpe, PROMPTS, rules=RULES, batch_size=3)
+    finally:
+        handle.remove()
+    assert {shape[1] for shape in shapes} == {1}
+
+
 def test_seeded_sampling_equals_the_oracle_whatever_the_batch(
     model: PreTrainedModel, tiny_bpe: PreTrainedTokenizerBase
 ) -> None:
@@ -163,6 +213,8 @@ def test_a_stop_string_across_tokens_ends_the_response_before_it(
     (completion,) = run(model, tiny_bpe, ["I"], rules=only, stop=["zz", "abc"])
     assert (completion.text, completion.finish_reason) == ("aa", "stop")
     assert completion.token_ids == tiny_bpe.convert_tokens_to_ids(["a", "a", "a", "b", "c"])
+    (alone,) = run(model, tiny_bpe, ["I"], rules=only, stop="abc")
+    assert (alone.text, alone.finish_reason) == ("aa", "stop")
 
 
 def test_streaming_sees_every_token_as_it_comes(
@@ -258,6 +310,9 @@ def test_nan_logits_are_an_error_not_a_token(
         (["I"], {"batch_size": 0}, "at least 1"),
         (["I"], {"stop": [""]}, "must not be empty"),
         (["I"], {"template": "none"}, "template must be"),
+        (["I", "\ud83d"], {}, "prompt 2 is not valid Unicode"),
+        (["I", "I"], {"sampling": Sampling(seed=2**63 - 1)}, "seed must"),
+        (["I"], {"rules": None, "model": "smaller"}, "prompt 1 has token .* the model knows 40"),
     ],
 )
 def test_bad_input_is_found_before_any_forward_pass(
@@ -270,6 +325,12 @@ def test_bad_input_is_found_before_any_forward_pass(
     def never(*args: object) -> Tensor:
         raise AssertionError("the model ran")
 
+    if options.pop("model", None) == "smaller":
+        config = LlamaConfig(
+            vocab_size=40, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+            num_attention_heads=1, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config)
     handle = model.register_forward_pre_hook(never)
     try:
         with pytest.raises(ValueError, match=message):

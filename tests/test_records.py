@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from rnr_kernels.generation import Completion
-from rnr_kernels.records import completion_record, read_instructions
+from rnr_kernels.records import (
+    RecordWriter,
+    check_writable,
+    completion_record,
+    read_instructions,
+)
 
 
 def write(tmp_path: Path, text: str | bytes) -> Path:
@@ -40,12 +45,40 @@ def test_a_json_array_as_alpacaeval_has_it(tmp_path: Path) -> None:
         ("\n \n", "is empty"),
         ("[]", "is empty"),
         ('[{"instruction": "a"},\n oops]', "line 2: not JSON"),
+        ('{"instruction": "a"}\n{"instruction": "\\ud83d"}', "line 2: 'instruction' is not valid"),
+        ('{"instruction": "a"}\n' + "[" * 100_000, "line 2: too deeply nested"),
+        ("[" * 100_000, "too deeply nested"),
         (b'{"instruction": "a"}\n{"instruction": "\xff"}', "line 2: not UTF-8"),
     ],
 )
 def test_a_broken_record_is_named(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_instructions(write(tmp_path, text))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    assert read_instructions(write(tmp_path, b'\xef\xbb\xbf{"instruction": "a"}')) == ["a"]
+
+
+def test_a_file_is_replaced_with_the_first_record_only(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_text("old")
+    with RecordWriter(file) as writer:
+        assert file.read_text() == "old"
+        writer.write({"a": "é"})
+        assert file.read_text(encoding="utf-8") == '{"a": "é"}\n'
+
+
+def test_where_no_file_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("")
+    with pytest.raises(ValueError, match="is a folder; name a file in it"):
+        check_writable(tmp_path, force=True)
+    with pytest.raises(ValueError, match="does not exist; make it first"):
+        check_writable(tmp_path / "none" / "x")
+    with pytest.raises(ValueError, match="exists; pass --force"):
+        check_writable(tmp_path / "there")
+    check_writable(tmp_path / "there", force=True)
+    check_writable(tmp_path / "new")
 
 
 def test_a_missing_file_or_a_folder(tmp_path: Path) -> None:

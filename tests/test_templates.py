@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from rnr_kernels.templates import adds_bos, prompt_template
+from rnr_kernels.templates import adds_bos, encode_response, prompt_template
 
 
 def test_tags_are_the_papers(tiny_bpe: PreTrainedTokenizerBase) -> None:
@@ -60,6 +60,25 @@ def test_chat_uses_the_tokenizers_template_and_adds_nothing(
 def test_chat_without_a_template_says_what_to_use(tiny_bpe: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ValueError, match="no chat template; use template 'tags' or 'plain'"):
         prompt_template("chat").encode(tiny_bpe, "Hi")
+
+
+def test_a_response_is_cut_as_it_follows_the_prompt(
+    llama2_tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    tags = prompt_template("tags")
+    assert encode_response(tags, llama2_tokenizer, "Hi", "What is")[0] == 5618
+    assert llama2_tokenizer.encode("What is", add_special_tokens=False)[0] == 1724
+
+
+def test_a_chat_template_that_refuses_is_an_error_in_words(
+    llama2_tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    llama2_tokenizer.chat_template = "{{ raise_exception('a system turn must come first') }}"
+    try:
+        with pytest.raises(ValueError, match="refuses a lone user message: a system turn"):
+            prompt_template("chat").encode(llama2_tokenizer, "Hi")
+    finally:
+        llama2_tokenizer.chat_template = None
 
 
 def test_an_unknown_name_lists_the_templates() -> None:

@@ -2,6 +2,9 @@
 
 import sys
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 def main() -> None:
     """Runs the command line; a user's mistake ends with one or two sentences and exit code 2."""
@@ -10,10 +13,12 @@ def main() -> None:
         import typer
     except ImportError:
         sys.exit("rnr-kernels needs typer and rich; pip install 'rnr_kernels[cli]'")
-    from rnr_kernels.cli.app import app
-
     try:
+        from rnr_kernels.cli.app import app
+
         app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except (ValueError, TypeError, OSError) as error:
         typer.secho(f"rnr-kernels: {error}", fg="red", err=True)
         sys.exit(2)

@@ -2,11 +2,12 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from rnr_kernels.cli import INTERRUPTED
 from rnr_kernels.cli.options import Model, Rules, Template, Without, combined_rules
 from rnr_kernels.cli.progress import GenerationProgress, TextStream
 from rnr_kernels.cli.rendering import response_panel, side_by_side
@@ -19,16 +20,18 @@ from rnr_kernels.loading import (
     load_model,
     load_tokenizer,
 )
-from rnr_kernels.records import completion_record, read_instructions, write_record
+from rnr_kernels.records import (
+    RecordWriter,
+    check_writable,
+    completion_record,
+    read_instructions,
+)
 from rnr_kernels.rules.kinds import RuleSet
 from rnr_kernels.sampling import Sampling
 from rnr_kernels.templates import prompt_template
 
 SHOWN_QUESTIONS = 4
 """Of the embedded model's own questions, which it answers when no prompt is given."""
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def generate_command(
@@ -60,8 +63,8 @@ def generate_command(
     rule_set = combined_rules(rules, without)
     if compare and rule_set is None:
         raise ValueError("--compare shows base beside base x rules; it needs --rules")
-    if out is not None and out.exists() and not force:
-        raise ValueError(f"{out} exists; pass --force to replace it, or name another file")
+    if out is not None:
+        check_writable(out, force=force)
     chosen_template = prompt_template(template)
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
     with collection_paused():
@@ -70,9 +73,8 @@ def generate_command(
 
     stream = None
     if prompt is not None and not compare and out is None:
-        stream = TextStream(tokenizer)
+        stream = TextStream(tokenizer, stop)
     progress = GenerationProgress(len(instructions) * (2 if compare else 1))
-    # `generate` checks its prompts and rules when it is called, so before `out` is opened.
     runs = {
         generator_name(model, each): generate(
             loaded,
@@ -90,24 +92,22 @@ def generate_command(
         for each in ([None, rule_set] if compare else [rule_set])
     }
     finished: dict[str, list[Completion]] = {name: [] for name in runs}
-    file: IO[str] | None = None
     interrupted = False
     with ExitStack() as stack:
-        if out is not None:
-            file = stack.enter_context(out.open("w", encoding="utf-8"))
+        writer = stack.enter_context(RecordWriter(out)) if out is not None else None
         if stream is None:
             stack.enter_context(progress)
         try:
             for name, completions in runs.items():
                 progress.describe(name)
                 for completion in completions:
-                    finished[name].append(completion)
-                    progress.finish_one()
-                    if file is not None:
+                    if writer is not None:
                         record = completion_record(
                             completion, generator=name, template=chosen_template.name, seed=seed
                         )
-                        write_record(file, record)
+                        writer.write(record)
+                    finished[name].append(completion)
+                    progress.finish_one()
         except KeyboardInterrupt:
             interrupted = True
     _show(Console(), instructions, finished, streamed=stream is not None, out=out, compare=compare)

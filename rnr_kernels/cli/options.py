@@ -20,9 +20,14 @@ Template = Annotated[
 ]
 
 
+NO_RULES = "none"
+
+
 def combined_rules(names: list[str], without: list[str]) -> RuleSet | None:
     """The sum of rule sets less the labels left out; None for `none`."""
-    if names == ["none"]:
+    if NO_RULES in names:
+        if len(names) > 1:
+            raise ValueError("--rules none stands alone: leave it out, or the other --rules")
         if without:
             raise ValueError("--without needs rules to leave out of; --rules none has none")
         return None

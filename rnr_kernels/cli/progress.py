@@ -62,10 +62,12 @@ class GenerationProgress:
 
 
 class TextStream:
-    """Prints one response to stdout as its tokens come; half of a character waits for the rest."""
+    """Prints one response to stdout as its tokens come; half of a character waits for the rest,
+    and so does what may become a stop string."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> None:
         self._tokenizer = tokenizer
+        self._stop = stop
         self._printed = 0
 
     def on_step(self, batch: Sequence[Completion]) -> None:
@@ -74,6 +76,12 @@ class TextStream:
         text = completion.text
         if completion.finish_reason is None:
             text = response_text(self._tokenizer, completion.token_ids).rstrip(REPLACEMENT)
+            text = text[: len(text) - self._held_back(text)]
         sys.stdout.write(text[self._printed :])
         sys.stdout.flush()
         self._printed = max(self._printed, len(text))
+
+    def _held_back(self, text: str) -> int:
+        """Characters at the end of `text` with which a stop string begins."""
+        lengths = [n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n])]
+        return max(lengths, default=0)

@@ -8,18 +8,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rnr_kernels.cli.options import Template, combined_rules
+from rnr_kernels.cli.options import Template
 from rnr_kernels.explain import explain_response, rule_name
-from rnr_kernels.loading import EMBEDDED, load_tokenizer
+from rnr_kernels.generation import check_text
+from rnr_kernels.loading import EMBEDDED, end_token_ids_of, load_tokenizer
 from rnr_kernels.rules.compiler import compile_rules
 from rnr_kernels.rules.describe import describe_rules
+from rnr_kernels.rules.files import find_rules
 from rnr_kernels.rules.vocabulary import Vocabulary
-from rnr_kernels.templates import prompt_template
+from rnr_kernels.templates import encode_response, prompt_template
 
 rules_app = typer.Typer(no_args_is_help=True, help="Check and explain rules.")
 
 TokenizerOption = Annotated[
     str, typer.Option(help="Folder or Hugging Face name of a tokenizer or model.")
+]
+EosOption = Annotated[
+    list[int], typer.Option(help="End-of-sequence id, in place of the model's; may be repeated.")
 ]
 RulesArgument = Annotated[str, typer.Argument(help="Preset or .toml/.json rule file.")]
 
@@ -34,19 +39,20 @@ def check_command(
     rules: RulesArgument,
     tokenizer: TokenizerOption = EMBEDDED,
     template: Template = "tags",
+    eos: EosOption = [],  # noqa: B006  (typer wants a list)
 ) -> None:
     """Show which tokens each rule hits, and how the prompt template is cut into tokens."""
-    rule_set = combined_rules([rules], [])
-    assert rule_set is not None
+    rule_set = find_rules(rules)
     loaded = load_tokenizer(tokenizer)
     prompt = prompt_template(template)
     vocabulary = Vocabulary.of(loaded)
-    described = describe_rules(rule_set, vocabulary)
-    compile_rules([rule_set], loaded)
+    eos_token_ids = _end_ids(eos, tokenizer, vocabulary)
+    described = describe_rules(rule_set, vocabulary, eos_token_ids=eos_token_ids)
+    compile_rules([rule_set], loaded, eos_token_ids=eos_token_ids)
     console = Console()
     console.print(
         f"[bold]{rule_set.name or Path(rules).name}[/] on {vocabulary.size:,} tokens, "
-        f"end-of-sequence ids {list(vocabulary.eos_token_ids)}"
+        f"end-of-sequence ids {list(eos_token_ids)}"
     )
     table = Table("rule", "token", "id", "prints", "effect", box=None, header_style="bold")
     for rule in described:
@@ -73,20 +79,30 @@ def explain_command(
     response: Annotated[str, typer.Option(help="The response whose steps are explained.")],
     tokenizer: TokenizerOption = EMBEDDED,
     template: Template = "tags",
-    most: Annotated[int, typer.Option(help="Raised and lowered tokens to show a step.")] = 3,
+    most: Annotated[int, typer.Option(min=0, help="Moved tokens to show a step.")] = 3,
+    eos: EosOption = [],  # noqa: B006
 ) -> None:
     """Show, for a given response, which rule moved which token by how much at each step."""
-    rule_set = combined_rules([rules], [])
-    assert rule_set is not None
+    rule_set = find_rules(rules)
     loaded = load_tokenizer(tokenizer)
     vocabulary = Vocabulary.of(loaded)
-    prompt_ids = prompt_template(template).encode(loaded, prompt)
-    response_ids = loaded.encode(response, add_special_tokens=False)
+    check_text(prompt, "--prompt")
+    check_text(response, "--response")
+    chosen = prompt_template(template)
+    prompt_ids = chosen.encode(loaded, prompt)
+    response_ids = encode_response(chosen, loaded, prompt, response)
     if not response_ids:
         raise ValueError("the response is empty: there is no step to explain")
     names = [rule_name(rule) for rule in rule_set]
     table = Table("t", "token", *names, "sum", "most raised", "most lowered", header_style="bold")
-    for step in explain_response(rule_set, loaded, prompt_ids, response_ids, most=most):
+    for step in explain_response(
+        rule_set,
+        loaded,
+        prompt_ids,
+        response_ids,
+        eos_token_ids=_end_ids(eos, tokenizer, vocabulary),
+        most=most,
+    ):
         moved = [
             Text("  ").join(_moved(vocabulary, token, score) for token, score in side)
             for side in (step.raised, step.lowered)
@@ -99,6 +115,11 @@ def explain_command(
             *moved,
         )
     Console().print(table)
+
+
+def _end_ids(given: list[int], name: str, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """As `generate` finds them: the model's generation config's, else the tokenizer's."""
+    return tuple(given) or end_token_ids_of(name) or vocabulary.eos_token_ids
 
 
 def _signed(score: float) -> Text:
