@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rnr_kernels.layout import num_words
+from rnr_kernels.rules.kinds import as_int
 from rnr_kernels.rules.program import RuleProgram
 from rnr_kernels.state import DecodeState
 
@@ -38,16 +39,47 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
+def check_program(program: object) -> None:
+    if not isinstance(program, RuleProgram):
+        raise TypeError(
+            f"program must be a RuleProgram, got {type(program).__name__}; compile_rules makes one"
+        )
+
+
+def check_state(state: object) -> None:
+    if not isinstance(state, DecodeState):
+        raise TypeError(
+            f"state must be a DecodeState, got {type(state).__name__}; "
+            "DecodeState.allocate(program, num_slots) makes one"
+        )
+
+
+def _check_int(name: str, value: object) -> None:
+    # A size is symbolic while a graph with dynamic shapes is traced.
+    if not isinstance(value, torch.SymInt):
+        as_int(value, name)
+
+
 def check_logits(logits: Tensor, vocab_size: int | None, name: str = "logits") -> int:
     """The vocabulary size: the row width where none is given."""
     check_tensor(name, logits)
     if logits.dim() != 2 or logits.dtype not in LOGITS_DTYPES:
+        if logits.dim() == 2:
+            advice = "convert them with .float()"
+        else:
+            advice = "flatten leading dimensions" if logits.dim() > 2 else "add a row dimension"
         raise ValueError(
             f"{name} must be [num_rows, row_width] float32, bfloat16 or float16, got "
-            f"{_describe(logits)}; flatten leading dimensions first"
+            f"{_describe(logits)}; {advice} first"
         )
+    if vocab_size is not None:
+        _check_int("vocab_size", vocab_size)
+        if vocab_size < 1:
+            raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
+    elif logits.shape[1] < 1:
+        raise ValueError(f"{name} must have a column for each token, got {_describe(logits)}")
     size = logits.shape[1] if vocab_size is None else vocab_size
-    if not 1 <= size <= logits.shape[1]:
+    if size > logits.shape[1]:
         raise ValueError(
             f"{name} must be [num_rows, >= {size}], got {_describe(logits)}; "
             "compile the rules, or call, with the vocab_size of these logits"
@@ -91,6 +123,8 @@ def check_rows(
     row_offsets: Tensor | None,
     draft_token_ids: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    check_program(program)
+    check_state(state)
     check_logits(logits, program.vocab_size)
     for name, device in (("program", program.device), ("state", state.device)):
         if device != logits.device:
@@ -150,6 +184,7 @@ def check_out(out: Tensor, logits: Tensor) -> None:
 
 
 def check_top_k(top_k: int, vocab_size: int) -> None:
+    _check_int("top_k", top_k)
     if not 0 <= top_k <= min(MAX_TOP_K, vocab_size):
         most = min(MAX_TOP_K, vocab_size)
         raise ValueError(f"top_k must be 0 to {most}, got {top_k}")
@@ -205,6 +240,7 @@ def check_base_logits(base_logits: Tensor, logits: Tensor, vocab_size: int) -> N
 def check_update(
     state: DecodeState, token_ids: Tensor, counts: Tensor | None, state_indices: Tensor | None
 ) -> None:
+    check_state(state)
     check_tensor("token_ids", token_ids)
     if token_ids.dim() not in (1, 2) or token_ids.dtype not in INDEX_DTYPES:
         raise ValueError(

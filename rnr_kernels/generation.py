@@ -15,7 +15,7 @@ from rnr_kernels.rules.kinds import RuleSet, as_token_ids
 from rnr_kernels.rules.program import RuleProgram
 from rnr_kernels.rules.scope import find_used_from
 from rnr_kernels.rules.vocabulary import Vocabulary
-from rnr_kernels.sampling import GREEDY, Sampling
+from rnr_kernels.sampling import GREEDY, Sampling, check_sampling
 from rnr_kernels.state import DecodeState
 from rnr_kernels.templates import PromptTemplate, prompt_template
 
@@ -76,8 +76,7 @@ def generate(
         )
     if isinstance(instructions, str) or not instructions:
         raise ValueError("instructions must be a list with at least one string")
-    if not isinstance(sampling, Sampling):
-        raise TypeError(f"sampling must be a Sampling, got {type(sampling).__name__}")
+    check_sampling(sampling)
     if sampling.seed is not None:
         replace(sampling, seed=sampling.seed + len(instructions) - 1)  # checks the last one
     stop = (stop,) if isinstance(stop, str) else tuple(stop)

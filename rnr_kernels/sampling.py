@@ -12,7 +12,7 @@ class Sampling:
     are off. Filters look at the adjusted distribution before temperature for `top_k`, at the
     tempered one for `top_p` and `min_p`; top_p acts on what top_k left. Without a seed one is drawn
     from torch's generator when the request is admitted. Raises ValueError for a temperature other
-    than 0 outside [1e-4, 1e30], top_p <= 0 and min_p > 1.
+    than 0 outside [1e-4, 1e30], top_p <= 0 and min_p > 1, and TypeError for what is no number.
     """
 
     temperature: float = 1.0
@@ -22,6 +22,12 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for name, off in (
+            ("temperature", "0 is greedy"),
+            ("top_p", "1 is off"),
+            ("min_p", "0 is off"),
+        ):
+            _check_number(getattr(self, name), name, off)
         if not (self.temperature == 0 or 1e-4 <= self.temperature <= 1e30):
             raise ValueError(
                 f"temperature must be 0 (greedy) or in [1e-4, 1e30], got {self.temperature}"
@@ -47,6 +53,20 @@ class Sampling:
         # A float32 of 0 would keep no token; this keeps the largest, as any tiny top_p does.
         top_p = max(self.top_p, 2.0**-100)
         return self.temperature, math.log2(math.e) / self.temperature, top_p, threshold
+
+
+def check_sampling(sampling: object) -> None:
+    """TypeError unless `sampling` is a Sampling."""
+    if not isinstance(sampling, Sampling):
+        raise TypeError(
+            f"sampling must be a Sampling, got {type(sampling).__name__}; "
+            "pass Sampling(temperature=...), or temperature=0 for greedy"
+        )
+
+
+def _check_number(value: object, name: str, hint: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number ({hint}), got {type(value).__name__} {value!r}")
 
 
 def check_seed(seed: int) -> None:

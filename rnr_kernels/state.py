@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from rnr_kernels.layout import (
 )
 from rnr_kernels.reference.bitmask import pack_bits, token_mask
 from rnr_kernels.rules.program import RuleProgram
-from rnr_kernels.sampling import GREEDY, Sampling, check_seed
+from rnr_kernels.sampling import GREEDY, Sampling, check_sampling, check_seed
 
 ERRORS = {
     ERROR_SLOT: "a slot past the table",
@@ -40,6 +41,13 @@ class DecodeState:
     """int32 [1], sticky."""
     _live: list[int | None] = field(repr=False)
     """Program of each live slot, None for a free one."""
+
+    def __post_init__(self) -> None:
+        self.program.states.add(self)
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes)
+        self.program.states.add(self)
 
     @classmethod
     def allocate(cls, program: RuleProgram, num_slots: int, *, max_bias: int = 0) -> "DecodeState":
@@ -75,7 +83,20 @@ class DecodeState:
         used_from: Sequence[int] | None = None,
         sampling: Sequence[Sampling] | None = None,
     ) -> "DecodeState":
-        """The state after these response tokens, the same bits as by stepping through them."""
+        """The state after these response tokens, the same bits as by stepping through them.
+
+        Every argument has one value a response. Raises as `admit` does, and ValueError where they
+        are not equally many.
+        """
+        for name, values in (
+            ("prompt_token_ids", prompt_token_ids),
+            ("program_ids", program_ids),
+            ("used_from", used_from),
+            ("sampling", sampling),
+        ):
+            _check_one_each(name, values, len(output_token_ids))
+        for item in sampling or ():
+            check_sampling(item)
         state = cls.allocate(program, max(1, len(output_token_ids)))
         for slot, tokens in enumerate(output_token_ids):
             state.admit(
@@ -137,9 +158,10 @@ class DecodeState:
         `used_from` on count as used; pass the prompt without padding. `output_token_ids` are
         response tokens already there. `token_bias` maps token ids to request_bias (finite or -inf).
         Raises ValueError, with nothing written, for a slot that is live or out of range, an unknown
-        program, a bias that does not fit.
+        program, a bias that does not fit; TypeError for `sampling` that is no Sampling.
         """
         self._check_slot(slot)
+        check_sampling(sampling)
         if self._live[slot] is not None:
             raise ValueError(f"slot {slot} is live; release it before admitting another sequence")
         scope = "none" if program_id < 0 else self.program.rules(program_id).scope
@@ -167,19 +189,16 @@ class DecodeState:
         tables.bias_token_ids[slot, : len(bias_ids)] = bias_ids.to(self.device)
         tables.bias_values[slot, : len(bias_ids)] = bias_values.to(self.device)
         self._live[slot] = program_id
-        self.program.hold(program_id, 1)
 
     def release(self, slot: int) -> None:
         """Ends the slot's sequence; a free slot is a row without rules."""
         self._check_slot(slot)
-        program_id = self._live[slot]
-        if program_id is None:
+        if self._live[slot] is None:
             raise ValueError(f"slot {slot} is free already")
         for table in self.tensors:
             table[slot] = 0
         self.tensors.slot_params[slot, 0] = -1
         self._live[slot] = None
-        self.program.hold(program_id, -1)
 
     def fork(
         self, source: int, targets: Sequence[int], *, seeds: Sequence[int] | None = None
@@ -204,7 +223,10 @@ class DecodeState:
                 table[target] = table[source]
             self.tensors.rng[target, 0] = _fresh_seed() if seeds is None else seeds[index]
             self._live[target] = program_id
-            self.program.hold(program_id, 1)
+
+    def num_live_slots(self, program_id: int) -> int:
+        """How many slots hold a sequence of this program."""
+        return self._live.count(program_id)
 
     def check(self) -> None:
         """Reads and clears the error bits (a device sync); ValueError if one was set."""
@@ -244,6 +266,16 @@ class DecodeState:
         ids = sorted(token_bias)
         values = torch.tensor([token_bias[token] for token in ids], dtype=torch.float32)
         return torch.tensor(ids, dtype=torch.int32), values
+
+
+def _check_one_each(name: str, values: object, num_responses: int) -> None:
+    if values is None:
+        return
+    wanted = f"{name} must have one value for each of the {num_responses} responses"
+    if not isinstance(values, Sequence | Tensor):
+        raise TypeError(f"{wanted}, got {type(values).__name__}; pass a list")
+    if len(values) != num_responses:
+        raise ValueError(f"{wanted}, got {len(values)}")
 
 
 def _token_ids(name: str, ids: Sequence[int] | Tensor) -> Tensor:

@@ -215,6 +215,48 @@ def test_vocab_size_is_needed_without_a_tokenizer() -> None:
         compile_rules(RuleSet([]), None, 0)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vocab_size": 8.0}, "vocab_size must be an int, got float 8.0"),
+        ({"vocab_size": True}, "vocab_size must be an int, got bool True"),
+        ({"eos_token_ids": True}, "each of eos_token_ids must be an int, got bool True"),
+        ({"eos_token_ids": ["</s>"]}, "each of eos_token_ids must be an int, got str '</s>'"),
+    ],
+)
+def test_sizes_and_ids_of_another_type_are_type_errors(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        compile_rules(RuleSet([]), None, **{"vocab_size": 8, **options})
+
+
+def test_a_faulty_rule_is_named_by_its_rule_set_number_and_label() -> None:
+    def message(*rule_sets: RuleSet) -> str:
+        with pytest.raises(ValueError) as caught:
+            compile_rules(rule_sets, None, 4)
+        return str(caught.value)
+
+    fine = BanTokens([1])
+    outside = "a token id must be in [0, 4), got 9"
+    labelled = RuleSet([fine, TokenBias({9: 1.0}, label="uniform")], name="x")
+    assert message(RuleSet([fine]), labelled) == (
+        f"rule set 'x', rule 2 (TokenBias 'uniform'): {outside}"
+    )
+    assert message(RuleSet([fine]), RuleSet([OnlyTokens([9])])) == (
+        f"rule set 2, rule 1 (OnlyTokens): {outside}"
+    )
+    assert message(RuleSet([UsedTokenPenalty(1e39, label="used")])) == (
+        "rule set 1, rule 1 (UsedTokenPenalty 'used'): "
+        "a penalty must fit in float32, got 1e+39; make it smaller"
+    )
+    everything = RuleSet([fine, BanTokens([0, 2, 3])], name="x")
+    assert message(everything) == (
+        "rule set 'x': the rules allow no token at step 0; "
+        "check BanTokens, OnlyTokens and force_at against each other"
+    )
+
+
 def test_other_things_than_rule_sets_are_a_type_error() -> None:
     with pytest.raises(TypeError, match="a RuleSet or a list of them, got BanTokens"):
         compile_rules([BanTokens([1])], None, 8)  # type: ignore[list-item]
@@ -240,7 +282,7 @@ def test_two_names_of_a_token_must_agree(tiny_bpe: Any) -> None:
 
 def test_skipped_strings_are_named_in_one_warning(tiny_bpe: Any) -> None:
     rules = RuleSet([TokenBias({"qqq": 1.0, "!": 1.0, "zzz": 2.0}, skip_missing=True)])
-    with pytest.warns(UserWarning, match="no single token for 'qqq', 'zzz'") as caught:
+    with pytest.warns(UserWarning, match="rule set 1: .* token for 'qqq', 'zzz'") as caught:
         program = compile_rules(rules, tiny_bpe)
     assert len(caught) == 1
     assert program.rules(0).token_class.count_nonzero() == 1

@@ -1,5 +1,8 @@
 """The decode loop beside other options of `generate`: processors, criteria, streamers, caches."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -87,12 +90,40 @@ def test_outputs_are_left_out_unless_asked_for(
     assert torch.equal(output.sequences, model.generate(**options, output_scores=True))
 
 
-def test_stop_strings_end_a_response(model: Any, tiny_bpe: PreTrainedTokenizerBase) -> None:
+@pytest.mark.parametrize("stop_strings", [["ld go"], ("ld go", "sea"), "ld go"])
+def test_stop_strings_end_a_response(
+    model: Any, tiny_bpe: PreTrainedTokenizerBase, stop_strings: Any
+) -> None:
     [go], [should] = tiny_bpe.encode(" go"), tiny_bpe.encode(" should")
     rules = RuleSet([OnlyTokens([should], steps=(0, 3)), OnlyTokens([go], steps=(3, None))])
-    loop = huggingface.generate(rules, tiny_bpe, stop_strings=["ld go"])
+    loop = huggingface.generate(rules, tiny_bpe, stop_strings=stop_strings)
     sequences = model.generate(**BATCH, max_new_tokens=20, do_sample=False, custom_generate=loop)
     assert sequences[:, WIDTH:].tolist() == [[should, should, should, go]] * 2
+
+
+@pytest.mark.parametrize("stop_strings", ["", ["sea", ""]])
+def test_an_empty_stop_string_is_an_error(
+    tiny_bpe: PreTrainedTokenizerBase, stop_strings: Any
+) -> None:
+    with pytest.raises(ValueError, match="a stop string must not be empty"):
+        huggingface.generate(RULES, tiny_bpe, stop_strings=stop_strings)
+
+
+def test_a_number_in_place_of_a_sampling_is_an_error(tiny_bpe: PreTrainedTokenizerBase) -> None:
+    number: Any = 0.7
+    with pytest.raises(TypeError, match="sampling must be a Sampling, got float; pass Sampling"):
+        huggingface.generate(RULES, tiny_bpe, sampling=number)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_processor_in_use_can_be_copied(
+    model: Any, tiny_bpe: PreTrainedTokenizerBase, copied: Callable[[Any], Any]
+) -> None:
+    processor = RuleLogitsProcessor.for_generate(RULES, tiny_bpe, model, BATCH)
+    logits = torch.zeros(2, model.config.vocab_size)
+    expected = processor(BATCH["input_ids"], logits)
+    assert expected.count_nonzero() > 0
+    assert torch.equal(copied(processor)(BATCH["input_ids"], logits), expected)
 
 
 def test_stopping_criteria_of_the_user_are_asked(

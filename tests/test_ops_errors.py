@@ -25,6 +25,7 @@ from rnr_kernels.testing import admitted, assert_same_bits
 VOCAB = 40
 META = torch.device("meta")
 NOT_A_TENSOR: Any = [1]
+NOT_AN_INT: Any = 3.0
 
 
 def request(slots: int = 3) -> tuple[RuleProgram, DecodeState]:
@@ -43,8 +44,11 @@ def ids(*values: int, dtype: torch.dtype = torch.int64) -> Tensor:
 BAD_LOGITS: list[tuple[Any, type[Exception], str]] = [
     ([[0.0] * VOCAB], TypeError, "logits must be a tensor, got list"),
     (zeros(VOCAB), ValueError, r"logits must be \[num_rows, row_width\]"),
-    (zeros(1, 3, VOCAB), ValueError, "flatten leading dimensions"),
-    (zeros(3, VOCAB, dtype=torch.float64), ValueError, "float32, bfloat16 or float16, got"),
+    (zeros(VOCAB), ValueError, r"got \(40,\) float32 on cpu; add a row dimension first"),
+    (zeros(1, 3, VOCAB), ValueError, "float32 on cpu; flatten leading dimensions first"),
+    (zeros(3, VOCAB, dtype=torch.float64), ValueError, r"float16, got \(3, 40\) float64 on cpu; "),
+    (zeros(3, VOCAB, dtype=torch.float64), ValueError, r"; convert them with \.float\(\) first"),
+    (zeros(3, 0), ValueError, r">= 40\], got \(3, 0\)"),
     (zeros(3, VOCAB, dtype=torch.int32), ValueError, "float32, bfloat16 or float16, got"),
     (zeros(3, VOCAB - 1), ValueError, r"logits must be \[num_rows, >= 40\], got \(3, 39\)"),
     (zeros(VOCAB, 3).T, ValueError, "stride 1 within a row"),
@@ -125,6 +129,28 @@ def test_a_state_of_another_vocabulary(op: Callable[..., Any]) -> None:
     logits = zeros(3, VOCAB)
     message = "allocated for vocab_size=39, the program has 40"
     refused(lambda: op(logits, program, state), ValueError, message, program, state, logits)
+
+
+@pytest.mark.parametrize("op", OVER_RULES)
+def test_what_is_no_program_or_no_state_is_a_type_error(op: Callable[..., Any]) -> None:
+    program, state = request()
+    logits = zeros(3, VOCAB)
+    no_program: Any
+    for no_program in (None, state, logits):
+        message = f"program must be a RuleProgram, got {type(no_program).__name__}; compile_rules"
+        with pytest.raises(TypeError, match=message):
+            op(logits, no_program, state)
+    no_state: Any
+    for no_state in (None, program):
+        message = f"state must be a DecodeState, got {type(no_state).__name__}; DecodeState.alloc"
+        with pytest.raises(TypeError, match=message):
+            op(logits, program, no_state)
+
+
+def test_an_update_of_what_is_no_state_is_a_type_error() -> None:
+    program: Any = request()[0]
+    with pytest.raises(TypeError, match="state must be a DecodeState, got RuleProgram"):
+        update_state_(program, ids(1))
 
 
 def test_a_slot_twice() -> None:
@@ -216,7 +242,31 @@ def test_updates_that_do_not_fit(
         (lambda: token_stats(zeros(1, 4), ids(1, 2)), ValueError, r"token_ids must be .* \[1\]"),
         (lambda: token_stats(zeros(1, 4), zeros(1)), ValueError, "token_ids must be int32 or"),
         (lambda: token_stats(zeros(1, 4), ids(1), vocab_size=5), ValueError, ">= 5"),
-        (lambda: token_stats(zeros(1, 4), ids(1), vocab_size=0), ValueError, "logits must be"),
+        (
+            lambda: token_stats(zeros(1, 4), ids(1), vocab_size=0),
+            ValueError,
+            "vocab_size must be at ",
+        ),
+        (
+            lambda: token_stats(zeros(1, 4), ids(1), vocab_size=NOT_AN_INT),
+            TypeError,
+            "vocab_size must be an int, got float 3.0",
+        ),
+        (
+            lambda: token_stats(zeros(1, 4), ids(1), top_k=NOT_AN_INT),
+            TypeError,
+            "top_k must be an int, got float 3.0",
+        ),
+        (
+            lambda: token_stats(zeros(2, 0), ids(1, 2)),
+            ValueError,
+            r"logits must have a column for each token, got \(2, 0\) float32 on cpu",
+        ),
+        (
+            lambda: token_stats(zeros(2, 4).double(), ids(1, 2)),
+            ValueError,
+            r"float64 on cpu; convert them with \.float\(\) first",
+        ),
         (lambda: token_stats(zeros(1, 4), ids(1), top_k=5), ValueError, "0 to 4, got 5"),
         (lambda: token_stats(zeros(1, 99), ids(1), top_k=65), ValueError, "0 to 64, got 65"),
         (lambda: token_stats(zeros(1, 4), ids(1), top_k=-1), ValueError, "got -1"),

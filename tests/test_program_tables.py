@@ -1,5 +1,11 @@
 """RuleProgram: its tables, what shares a row, and changes in place."""
 
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -172,6 +178,54 @@ def test_a_program_in_use_is_not_removed() -> None:
     program.remove(1)
     with pytest.raises(ValueError, match=r"program id must be one of \[0\] .* got 1"):
         program.remove(1)
+
+
+def test_a_state_that_is_gone_uses_no_program() -> None:
+    program = compiled(bias(1, 1.0), bias(2, 1.0))
+    state = DecodeState.from_token_ids(program, [[3], [4]], program_ids=[1, 0])
+    other = DecodeState.from_token_ids(program, [[5]], program_ids=[1])
+    with pytest.raises(ValueError, match="program 1 is used by 2 live slots"):
+        program.remove(1)
+    del state
+    gc.collect()
+    with pytest.raises(ValueError, match="program 1 is used by 1 live slots"):
+        program.remove(1)
+    program.remove(0)
+    other.release(0)
+    program.remove(1)
+
+
+COPIES = [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["deepcopy", "pickle"])
+def test_a_copied_program_is_its_own_and_no_state_is_on_it(copied: Callable[[Any], Any]) -> None:
+    program = compiled(bias(1, 1.0), bias(2, 1.0))
+    state = DecodeState.from_token_ids(program, [[3]])
+    other: RuleProgram = copied(program)
+    assert scores(other, 1) == scores(program, 1)
+    other.remove(0)
+    assert (program.num_programs, other.num_programs) == (2, 1)
+    with pytest.raises(ValueError, match="program 0 is used by 1 live slots"):
+        program.remove(0)
+    state.release(0)
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["deepcopy", "pickle"])
+def test_a_copied_state_is_on_the_copied_program(copied: Callable[[Any], Any]) -> None:
+    program = compiled(bias(1, 1.0), bias(2, 1.0))
+    state = DecodeState.from_token_ids(program, [[3]], program_ids=[1])
+    other: DecodeState = copied(state)
+    assert other.program is not program
+    assert len({state, other}) == 2
+    for table, expected in zip(other.tensors, state.tensors, strict=True):
+        assert_same_bits(table, expected)
+    state.release(0)
+    program.remove(1)
+    with pytest.raises(ValueError, match="program 1 is used by 1 live slots"):
+        other.program.remove(1)
+    other.release(0)
+    other.program.remove(1)
 
 
 @pytest.mark.parametrize(

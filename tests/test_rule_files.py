@@ -216,6 +216,21 @@ def test_a_faulty_top_level_is_named(data: Any, message: str) -> None:
         ("a.json", b'{"name": "a", "name": "b"}', "the key 'name' occurs twice"),
         ("a.json", b'{"rules": [{"kind": "eos_ramp", "weight": -Infinity}]}', "-Infinity is not"),
         ("a.yaml", b"", r"ends in \.toml or \.json"),
+        ("a.toml", b"", "a.toml: expected rules or a preset, got neither; add"),
+        ("a.json", b"{}", "a.json: expected rules or a preset, got neither; add"),
+        ("a.toml", b'name = "x"', "a.toml: expected rules or a preset, got neither; add"),
+        ("a.json", b"[" * 99_999, "a.json is nested too deeply: a rule file is a table with name,"),
+        ("a.toml", b"a=" + b"[" * 99_999, "a.toml is nested too deeply: a rule file is a table"),
+        (
+            "a.json",
+            b'{"rules": [{"kind": "eos_ramp", "weight": 1%s}]}' % (b"0" * 400),
+            r"a.json, rule 1 \(eos_ramp\): EosRamp weight must be finite, got an int beyond 1e308",
+        ),
+        (
+            "a.toml",
+            b'[[rules]]\nkind = "token_bias"\nweights = { x = -1%s }' % (b"0" * 400),
+            r"a.toml, rule 1 \(token_bias\): the weight of 'x' must be finite, got an int beyond",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_parsed_is_named(
@@ -232,9 +247,30 @@ def test_saving_needs_a_known_suffix(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+def test_an_explicit_list_of_no_rules_is_a_rule_file(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("rules = []")
+    assert load_rules(tmp_path / "a.toml") == RuleSet()
+
+
+def test_a_file_that_cannot_be_read_is_an_os_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
         load_rules(tmp_path / "none.toml")
+    assert str(missing.value) == (
+        f"the rule file {tmp_path}/none.toml does not exist; "
+        "check the path and the folder it starts from"
+    )
+    folder = tmp_path / "folder.toml"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError) as is_folder:
+        load_rules(folder)
+    assert str(is_folder.value) == f"{folder} is a folder; pass the .toml or .json rule file in it"
+    below_a_file = tmp_path / "a.json" / "b.json"
+    below_a_file.parent.write_text("{}")
+    with pytest.raises(NotADirectoryError) as unreadable:
+        load_rules(below_a_file)
+    assert str(unreadable.value) == (
+        f"the rule file {below_a_file} cannot be read: Not a directory"
+    )
 
 
 def test_every_kind_a_file_can_hold_has_a_name() -> None:

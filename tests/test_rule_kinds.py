@@ -18,6 +18,7 @@ from rnr_kernels.rules.kinds import (
     Token,
     TokenBias,
     UsedTokenPenalty,
+    as_token_ids,
 )
 
 INF = math.inf
@@ -198,8 +199,27 @@ def test_a_ban_cannot_be_scaled_away(rule: Any, factor: float) -> None:
 
 @pytest.mark.parametrize("factor", [INF, math.nan])
 def test_a_factor_must_be_finite(factor: float) -> None:
-    with pytest.raises(ValueError, match="finite number only"):
+    with pytest.raises(ValueError, match=f"factor of a rule set must be finite, got {factor}"):
         factor * RuleSet([EosRamp()])
+
+
+def test_an_int_too_large_for_a_float_is_a_value_error() -> None:
+    huge = 10**400
+    with pytest.raises(ValueError, match="EosRamp over must be finite, got an int beyond 1e308"):
+        EosRamp(over=huge)
+    with pytest.raises(ValueError, match="the weight of 'a' must be finite, got an int beyond"):
+        TokenBias({"a": -huge})
+    with pytest.raises(ValueError, match="factor of a rule set must be finite, got an int beyond"):
+        huge * RuleSet([EosRamp()])
+
+
+def test_end_of_sequence_ids_are_one_int_or_several() -> None:
+    assert as_token_ids(2) == (2,)
+    assert as_token_ids([2, 5]) == (2, 5)
+    wrong: list[Any] = [True, [1, True], "2", ["</s>"], 2.0, None]
+    for ids in wrong:
+        with pytest.raises(TypeError, match="each of eos_token_ids must be an int, got"):
+            as_token_ids(ids)
 
 
 def test_a_scaled_weight_must_stay_finite() -> None:

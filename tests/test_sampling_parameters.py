@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rnr_kernels.sampling import GREEDY, Sampling
+from rnr_kernels.sampling import GREEDY, Sampling, check_sampling
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,27 @@ def test_values_out_of_range_are_value_errors(options: dict[str, Any], message: 
 def test_values_of_another_type_are_type_errors(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="must be an int"):
         Sampling(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": "hot"}, r"temperature must be a number \(0 is greedy\), got str 'hot'"),
+        ({"temperature": True}, "temperature must be a number .* got bool True"),
+        ({"top_p": None}, r"top_p must be a number \(1 is off\), got NoneType None"),
+        ({"top_p": False}, "top_p must be a number .* got bool False"),
+        ({"min_p": [0.1]}, r"min_p must be a number \(0 is off\), got list"),
+    ],
+)
+def test_what_is_no_number_is_a_type_error_in_words(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Sampling(**options)
+
+
+def test_a_number_in_place_of_a_sampling_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="sampling must be a Sampling, got float; pass Sampling"):
+        check_sampling(0.8)
+    check_sampling(GREEDY)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,43 @@ def test_what_admit_refuses_changes_nothing(
     state.admit(1)
 
 
+def test_a_number_in_place_of_a_sampling_changes_nothing() -> None:
+    state = DecodeState.allocate(two_programs(), 1)
+    before = snapshot(state)
+    number: Any = 0.8
+    with pytest.raises(TypeError, match="sampling must be a Sampling, got float; pass Sampling"):
+        state.admit(0, sampling=number)
+    assert_unchanged(state, before)
+    state.admit(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"prompt_token_ids": [[1]]}, ValueError, "prompt_token_ids must have one value for each"),
+        ({"program_ids": [0]}, ValueError, "program_ids .* of the 2 responses, got 1"),
+        ({"used_from": [0, 0, 0]}, ValueError, "used_from .* of the 2 responses, got 3"),
+        ({"sampling": []}, ValueError, "sampling .* of the 2 responses, got 0"),
+        ({"sampling": Sampling()}, TypeError, "sampling .* 2 responses, got Sampling; pass a list"),
+        ({"program_ids": 0}, TypeError, "program_ids .* 2 responses, got int; pass a list"),
+        ({"sampling": [Sampling(), 0.7]}, TypeError, "must be a Sampling, got float"),
+    ],
+)
+def test_one_value_for_each_response_is_checked_before_anything_is_made(
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def allocate(*arguments: Any) -> None:
+        raise AssertionError("allocated before the arguments were checked")
+
+    program = two_programs()
+    monkeypatch.setattr(DecodeState, "allocate", allocate)
+    with pytest.raises(error, match=message):
+        DecodeState.from_token_ids(program, [[3], [4]], **options)
+
+
 @pytest.mark.parametrize(
     ("source", "targets", "seeds", "error", "message"),
     [

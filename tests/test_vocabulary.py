@@ -43,7 +43,6 @@ def test_llama2_forms(llama2_tokenizer: PreTrainedTokenizerBase) -> None:
     vocabulary = Vocabulary.of(llama2_tokenizer)
     assert vocabulary.size == 32000
     assert vocabulary.eos_token_ids == (2,)
-    assert vocabulary.special_token_ids == (0, 1, 2)
     forms = {" I": 306, "I": 29902, "   ": 1678, "\n": 13, "!": 29991, " !": 1738, "</s>": 2}
     assert {form: vocabulary.find(form) for form in forms} == forms
     assert [vocabulary.find(form) for form in ("▁I", "<0x0A>", "ĠI", " Wee", "")] == [None] * 5
@@ -216,6 +215,22 @@ def test_a_string_of_several_tokens_is_an_error_that_names_the_nearest(
     )
     assert "nearest: ' We' (1334)" in message
     assert message.endswith("give an id or one of these")
+
+
+@pytest.mark.parametrize(
+    ("written", "nearest"),
+    [
+        ("Hello world", "nearest: 'Hello' (10994), ' world' (3186); give"),
+        # The ids of the ordinary pieces, not of the byte pieces that print the same.
+        (",!", "nearest: ',' (29892), '!' (29991); give"),
+    ],
+)
+def test_a_string_of_several_words_is_led_to_its_pieces(
+    written: str, nearest: str, llama2_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        Vocabulary.of(llama2_tokenizer).resolve(written, vocab_size=32000)
+    assert nearest in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def check_command(
     prompt = prompt_template(template)
     vocabulary = Vocabulary.of(loaded)
     eos_token_ids = _end_ids(eos, tokenizer, vocabulary)
-    described = describe_rules(rule_set, vocabulary, eos_token_ids=eos_token_ids)
     compile_rules([rule_set], loaded, eos_token_ids=eos_token_ids)
+    described = describe_rules(rule_set, vocabulary, eos_token_ids=eos_token_ids)
     console = Console()
     console.print(
         f"[bold]{rule_set.name or Path(rules).name}[/] on {vocabulary.size:,} tokens, "

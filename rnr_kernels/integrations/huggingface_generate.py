@@ -24,7 +24,7 @@ from rnr_kernels.integrations.batch_rules import BatchRules, CompiledRules, Rule
 from rnr_kernels.integrations.prompts import Prompts, spread
 from rnr_kernels.ops import apply_rules_, sample_
 from rnr_kernels.rules.kinds import TokenIds, as_token_ids
-from rnr_kernels.sampling import GREEDY, Sampling
+from rnr_kernels.sampling import GREEDY, Sampling, check_sampling
 from rnr_kernels.state import DecodeState
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def generate(
     sampling: Sampling | None = None,
     eos_token_ids: TokenIds | None = None,
     used_from: int | Sequence[int] | None = None,
-    stop_strings: Sequence[str] = (),
+    stop_strings: str | Sequence[str] = (),
     streamer: "BaseStreamer | None" = None,
 ) -> "RuleDecoding":
     """A decode loop for `model.generate(**inputs, custom_generate=generate(rules, tokenizer))`.
@@ -62,15 +62,20 @@ def generate(
     temperature and filters.
 
     Hugging Face hands neither its `streamer` nor its `tokenizer` to a custom loop, so the streamer
-    and the stop strings are given here. Beam search, assisted and contrastive decoding are a
-    ValueError; an `assistant_model` is not handed on either and stays unused.
+    and the stop strings (one or several) are given here. Beam search, assisted and contrastive
+    decoding are a ValueError; an `assistant_model` is not handed on either and stays unused.
     """
+    if sampling is not None:
+        check_sampling(sampling)
+    stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
+    if "" in stops:
+        raise ValueError("a stop string must not be empty; leave it out")
     return RuleDecoding(
         BatchRules(rules, tokenizer),
         sampling,
         None if eos_token_ids is None else as_token_ids(eos_token_ids),
         used_from,
-        [StopStringCriteria(tokenizer, list(stop_strings))] if stop_strings else [],
+        [StopStringCriteria(tokenizer, stops)] if stops else [],
         streamer,
     )
 

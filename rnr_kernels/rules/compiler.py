@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from rnr_kernels.rules.kinds import (
     TokenBias,
     TokenIds,
     UsedTokenPenalty,
+    as_int,
     as_token_ids,
 )
 from rnr_kernels.rules.program import Capacity, Knot, LoweredRules, RuleProgram, Scope
@@ -123,7 +125,8 @@ def compile_rules(
     that are added later (default: none). Without a tokenizer every token must be an id.
 
     Raises ValueError for a token that is not in the vocabulary, a ramp without EOS ids, rules that
-    allow no token at some step, more than 255 classes with schedules, or a capacity too small.
+    allow no token at some step, more than 255 classes with schedules, or a capacity too small, and
+    TypeError for `vocab_size` or `eos_token_ids` that are no ints.
     """
     sets = [rule_sets] if isinstance(rule_sets, RuleSet) else list(rule_sets)
     for rules in sets:
@@ -137,7 +140,7 @@ def compile_rules(
         if vocabulary is None:
             raise ValueError("without a tokenizer compile_rules needs vocab_size")
         vocab_size = vocabulary.size
-    if vocab_size < 1:
+    if as_int(vocab_size, "vocab_size") < 1:
         raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
     if eos_token_ids is None:
         eos_token_ids = () if vocabulary is None else vocabulary.eos_token_ids
@@ -147,14 +150,14 @@ def compile_rules(
         raise ValueError(f"eos_token_ids must be in [0, {vocab_size}), got {outside[0]}")
 
     lowered = []
-    for rules in sets:
+    for number, rules in enumerate(sets, start=1):
+        title = f"rule set {number if rules.name is None else repr(rules.name)}"
         resolver = _Resolver(vocabulary, vocab_size, eos, [])
-        lowered.append(_lower(rules, resolver))
+        lowered.append(_lower(rules, resolver, title))
         if resolver.missing:
             named = ", ".join(map(repr, resolver.missing))
             warnings.warn(
-                f"rule set {rules.name or ''}: this tokenizer has no single token for {named}; "
-                "these are left out",
+                f"{title}: this tokenizer has no single token for {named}; these are left out",
                 stacklevel=2,
             )
     program = RuleProgram.allocate(vocab_size, capacity or Capacity.of(lowered), device)
@@ -162,25 +165,50 @@ def compile_rules(
     return program
 
 
-def _lower(rules: RuleSet, resolver: _Resolver) -> LoweredRules:
-    atoms = [atom for rule in rules for atom in _atoms(rule, resolver)]
-    token_class, schedule, overflow = _classes(atoms, resolver.vocab_size)
-    penalty, scope = 0.0, "none"
-    vectors = [] if overflow is None else [overflow]
-    for rule in rules:
-        if isinstance(rule, UsedTokenPenalty):
-            penalty, scope = rule.penalty, rule.scope
-            _check_float32(penalty, "a penalty")
-        if isinstance(rule, ScoreVector):
-            vectors.append(_checked_vector(rule, resolver.vocab_size))
+@contextmanager
+def _errors_name(where: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _lower(rules: RuleSet, resolver: _Resolver, title: str) -> LoweredRules:
+    atoms: list[_Atom] = []
+    vectors: list[Tensor] = []
+    penalty = 0.0
+    scope: Scope = "none"
+    for number, rule in enumerate(rules, start=1):
+        label = "" if rule.label is None else f" {rule.label!r}"
+        with _errors_name(f"{title}, rule {number} ({type(rule).__name__}{label})"):
+            atoms += _atoms(rule, resolver)
+            if isinstance(rule, UsedTokenPenalty):
+                penalty, scope = rule.penalty, rule.scope
+                _check_float32(penalty, "a penalty")
+            if isinstance(rule, ScoreVector):
+                vectors.append(_checked_vector(rule, resolver.vocab_size))
+    with _errors_name(title):
+        return _joined(atoms, vectors, penalty, scope, rules.name, resolver.vocab_size)
+
+
+def _joined(
+    atoms: list[_Atom],
+    vectors: list[Tensor],
+    penalty: float,
+    scope: Scope,
+    name: str | None,
+    vocab_size: int,
+) -> LoweredRules:
+    token_class, schedule, overflow = _classes(atoms, vocab_size)
+    if overflow is not None:
+        vectors = [overflow, *vectors]
     vector = None
     if vectors:
         total = torch.stack(vectors).sum(0)
         largest = total.where(total > -math.inf, 0.0).abs().max().item()
         _check_float32(largest, "the sum of score vectors")
         vector = total.float()
-    typed_scope: Scope = scope  # type: ignore[assignment]
-    lowered = LoweredRules(token_class, schedule, vector, penalty, typed_scope, rules.name)
+    lowered = LoweredRules(token_class, schedule, vector, penalty, scope, name)
     _check_something_is_allowed(lowered)
     return lowered
 

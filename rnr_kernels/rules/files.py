@@ -57,19 +57,20 @@ def load_rules(path: str | os.PathLike[str]) -> RuleSet:
     rule file, OSError if the file cannot be read.
     """
     path = Path(path)
-    suffix = _suffix(path)
+    content = _content(path)
     try:
-        text = path.read_bytes().decode("utf-8")
-        data = tomllib.loads(text) if suffix == ".toml" else _parse_json(text)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a {suffix[1:].upper()} file: {error}") from error
-    return parse_rules(data, source=str(path))
+        return parse_rules(_parse(content, path), source=str(path))
+    except RecursionError:
+        raise ValueError(
+            f"{path} is nested too deeply: a rule file is a table with {_listed(_TOP_LEVEL_KEYS)}"
+        ) from None
 
 
 def parse_rules(data: Mapping[str, Any], *, source: str = "rules") -> RuleSet:
     """The rule set of a rule file's content; `source` opens every error message.
 
-    Raises ValueError for an unknown key, kind or preset, or for a value that does not fit.
+    Raises ValueError for an unknown key, kind or preset, for a value that does not fit, or if there
+    are neither rules nor a preset.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"{source}: expected a table with {_listed(_TOP_LEVEL_KEYS)}")
@@ -77,6 +78,11 @@ def parse_rules(data: Mapping[str, Any], *, source: str = "rules") -> RuleSet:
     for key in ("name", "preset"):
         if not isinstance(data.get(key, ""), str):
             raise ValueError(f"{source}: {key} must be a string, got {data[key]!r}")
+    if "preset" not in data and "rules" not in data:
+        raise ValueError(
+            f"{source}: expected rules or a preset, got neither; add [[rules]] tables, "
+            "or write rules = [] if no rules are meant"
+        )
     entries = data.get("rules", [])
     if not isinstance(entries, list):
         raise ValueError(f"{source}: rules must be a list of tables, got {type(entries).__name__}")
@@ -116,6 +122,30 @@ def _suffix(path: Path) -> str:
     if suffix not in (".toml", ".json"):
         raise ValueError(f"a rule file's name ends in .toml or .json, got {path}")
     return suffix
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a rule file; OSError in words."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; pass the .toml or .json rule file in it")
+    _suffix(path)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"the rule file {path} does not exist; check the path and the folder it starts from"
+        ) from None
+    except OSError as error:
+        raise type(error)(f"the rule file {path} cannot be read: {error.strerror}") from None
+
+
+def _parse(content: bytes, path: Path) -> Any:
+    suffix = _suffix(path)
+    try:
+        text = content.decode("utf-8")
+        return tomllib.loads(text) if suffix == ".toml" else _parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a {suffix[1:].upper()} file: {error}") from error
 
 
 def _parse_json(text: str) -> Any:

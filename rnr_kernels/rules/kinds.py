@@ -19,8 +19,9 @@ TokenIds: TypeAlias = int | Sequence[int]
 
 
 def as_token_ids(ids: TokenIds) -> tuple[int, ...]:
-    """The ids as a tuple."""
-    return (ids,) if isinstance(ids, int) else tuple(ids)
+    """The end-of-sequence ids as a tuple; TypeError for what is no id."""
+    several = ids if isinstance(ids, Iterable) and not isinstance(ids, str) else (ids,)
+    return tuple(as_int(token_id, "each of eos_token_ids") for token_id in several)
 
 
 class TokenWeights(Mapping[Token, float]):
@@ -130,9 +131,9 @@ class EosRamp:
         object.__setattr__(self, "weight", _finite(self.weight, "EosRamp weight"))
         if _finite(self.over, "EosRamp over") <= 0:
             raise ValueError(f"EosRamp over must be above 0 tokens, got {self.over!r}")
-        if self.until is not None and _int(self.until, "EosRamp until") <= 0:
+        if self.until is not None and as_int(self.until, "EosRamp until") <= 0:
             raise ValueError(f"EosRamp until must be above 0 or None, got {self.until}")
-        if self.force_at is not None and _int(self.force_at, "EosRamp force_at") < 0:
+        if self.force_at is not None and as_int(self.force_at, "EosRamp force_at") < 0:
             raise ValueError(f"EosRamp force_at must be 0 or more, or None, got {self.force_at}")
         _check_label(self.label)
 
@@ -268,8 +269,7 @@ class RuleSet:
     def __mul__(self, factor: float) -> "RuleSet":
         if isinstance(factor, bool) or not isinstance(factor, int | float):
             return NotImplemented
-        if not math.isfinite(factor):
-            raise ValueError(f"a rule set can be scaled by a finite number only, got {factor}")
+        factor = _finite(factor, "the factor of a rule set")
         banning = next((rule for rule in self.rules if _bans(rule)), None)
         if factor <= 0 and banning is not None:
             raise ValueError(
@@ -328,7 +328,8 @@ def _kind_of(value: object) -> str:
     return f"{type(value).__name__} {value!r:.80}"
 
 
-def _int(value: object, what: str) -> int:
+def as_int(value: object, what: str) -> int:
+    """The value; TypeError unless it is an int, which a bool is not."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what} must be an int, got {_kind_of(value)}")
     return value
@@ -337,9 +338,13 @@ def _int(value: object, what: str) -> int:
 def _finite(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{what} must be a number, got {_kind_of(value)}")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{what} must be finite, got an int beyond 1e308") from None
+    if not math.isfinite(number):
         raise ValueError(f"{what} must be finite, got {value}")
-    return float(value)
+    return number
 
 
 def _weight(value: object, token: Token) -> float:
@@ -372,8 +377,8 @@ def _tokens(values: object, kind: str) -> tuple[Token, ...]:
 def _steps(value: object) -> Steps:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"steps must be a pair (start, end or None), got {_kind_of(value)}")
-    start = _int(value[0], "the first of steps")
-    end = None if value[1] is None else _int(value[1], "the second of steps")
+    start = as_int(value[0], "the first of steps")
+    end = None if value[1] is None else as_int(value[1], "the second of steps")
     if start < 0:
         raise ValueError(f"steps must start at 0 or later, got {start}")
     if end is not None and end <= start:

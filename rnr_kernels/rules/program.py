@@ -1,7 +1,8 @@
 """RuleProgram: compiled rules as tensors, in tables of fixed capacity that change in place."""
 
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -66,6 +67,14 @@ class Capacity:
         )
 
 
+class HoldsSlots(Protocol):
+    """What a program asks of the states on it (DecodeState)."""
+
+    def num_live_slots(self, program_id: int) -> int:
+        """How many of its slots hold a sequence of this program."""
+        ...
+
+
 class _Entry(NamedTuple):
     rules: LoweredRules
     class_map: int
@@ -86,14 +95,16 @@ class RuleProgram:
     """Compiled rules: class maps, schedules, score vectors, penalties (see layout.ProgramTensors).
 
     Make one with `compile_rules`. Program ids 0, 1, ... are the rule sets in order. `add` and
-    `remove` write into the tables in place, so captured graphs and running servers stay valid.
+    `remove` write into the tables in place, so captured graphs and running servers stay valid. A
+    copy, pickled or not, is a program of its own, and no state is on it.
     """
 
     vocab_size: int
     capacity: Capacity
     tensors: ProgramTensors
     _entries: list[_Entry | None] = field(repr=False)
-    _live_slots: list[int] = field(repr=False)
+    states: "WeakSet[HoldsSlots]" = field(default_factory=WeakSet, init=False, repr=False)
+    """The states on this program that still exist; a state adds itself."""
 
     @classmethod
     def allocate(
@@ -119,7 +130,7 @@ class RuleProgram:
             penalties=table(c.programs, dtype=torch.float32),
             score_vectors=table(c.score_vectors, vocab_size, dtype=torch.float32),
         )
-        return cls(vocab_size, capacity, tensors, [None] * c.programs, [0] * c.programs)
+        return cls(vocab_size, capacity, tensors, [None] * c.programs)
 
     @property
     def device(self) -> torch.device:
@@ -177,25 +188,25 @@ class RuleProgram:
     def remove(self, program_id: int) -> None:
         """Frees a program's rows. ValueError if there is none or a live slot uses it."""
         self.rules(program_id)
-        if self._live_slots[program_id]:
+        live = sum(state.num_live_slots(program_id) for state in self.states)
+        if live:
             raise ValueError(
-                f"program {program_id} is used by {self._live_slots[program_id]} live slots; "
-                "release them first"
+                f"program {program_id} is used by {live} live slots; release them first"
             )
         self._entries[program_id] = None
         self.tensors.program_table[program_id] = 0
 
-    def hold(self, program_id: int, count: int) -> None:
-        """Counts the live slots of a program; DecodeState calls it."""
-        if program_id >= 0:
-            self._live_slots[program_id] += count
-
     def to(self, device: torch.device | str) -> "RuleProgram":
-        """A copy on another device, with no live slots."""
+        """A copy on another device."""
         tensors = ProgramTensors(*(tensor.to(device, copy=True) for tensor in self.tensors))
-        return RuleProgram(
-            self.vocab_size, self.capacity, tensors, list(self._entries), [0] * len(self._entries)
-        )
+        return RuleProgram(self.vocab_size, self.capacity, tensors, list(self._entries))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Weak references are neither pickled nor copied; copied states add themselves anew.
+        return {name: value for name, value in self.__dict__.items() if name != "states"}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes, states=WeakSet())
 
     def _place_maps(self, rule_sets: list[LoweredRules]) -> list[int]:
         """A class-map row for each rule set; equal maps share one."""

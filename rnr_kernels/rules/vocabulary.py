@@ -47,11 +47,6 @@ class Vocabulary:
         eos = self._tokenizer.eos_token_id
         return () if eos is None else as_token_ids(eos)
 
-    @property
-    def special_token_ids(self) -> tuple[int, ...]:
-        """The ids of the special tokens, ascending."""
-        return tuple(sorted(set(self._tokenizer.all_special_ids)))
-
     def printed(self, token_id: int) -> bytes:
         """The exact bytes a token prints; special and added tokens print their literal text.
 
@@ -140,6 +135,10 @@ class Vocabulary:
             by_text.setdefault(_readable(printed), token_id)
         return by_text
 
+    def _id_of_text(self, text: str) -> int:
+        token_id = self.find(text)
+        return self._ids_by_text[text] if token_id is None else token_id
+
     def _id_of(self, piece: str) -> int | None:
         token_id: object = self._tokenizer.convert_tokens_to_ids(piece)
         return token_id if isinstance(token_id, int) else None
@@ -168,7 +167,7 @@ class Vocabulary:
         if len(cut) > 1:
             shown = ", ".join(map(_short, cut[:8])) + (", ..." if len(cut) > 8 else "")
             message += f" (the tokenizer cuts it into {shown})"
-        near = [f"{text!r} ({self._ids_by_text[text]})" for text in self._nearest(form, cut)]
+        near = [f"{text!r} ({self._id_of_text(text)})" for text in self._nearest(form, cut)]
         if not near:
             return f"{message}; give the id of a token, or a string that one token prints"
         return f"{message}; nearest: {', '.join(near)}; give an id or one of these"
@@ -200,8 +199,8 @@ class Vocabulary:
             word = base.lstrip(" ")
             space = base[: len(base) - len(word)]
             near += [space + word.lower(), space + word.capitalize(), space + word.upper()]
-        if cut and form.startswith(cut[0]) and 2 * len(cut[0]) > len(form):
-            near.append(cut[0])
+        pieces = [piece for piece in cut if piece in form]
+        near += [piece for piece in pieces if len(piece.strip()) > 1]
         initial = form.strip()[:1].casefold()
         alike = [
             text
@@ -209,6 +208,7 @@ class Vocabulary:
             if text.strip()[:1].casefold() == initial and abs(len(text) - len(form)) <= 3
         ]
         near += difflib.get_close_matches(form, alike, n=_MAX_NEAREST, cutoff=0.6)
+        near += pieces
         known = [text for text in dict.fromkeys(near) if text and text in by_text]
         return known[:_MAX_NEAREST]
 
