@@ -160,11 +160,10 @@ def test_check_shows_ids_and_how_the_tags_are_cut(run: Run, model_folder: Path) 
     with pytest.warns(UserWarning, match="no single token for"):
         code, out, _ = run("rules", "check", "hewitt2024", "--tokenizer", model_folder)
     assert code == 0
-    lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
     assert "'What'" in out and "+15 t / 250" in out and "</s>" in out
     assert "skipped: no single token prints this" in out
-    assert "template tags" in lines["template"]
-    assert "< | u s e r | > ⏎ â" in out.replace("…", "") or "⏎" in out
+    assert "template tags: " in out
+    assert "< | u s e r | > ⏎ H i ⏎ < | a s s i s t a n t | > ⏎" in out
 
 
 def test_end_tokens_are_those_that_generate_uses(

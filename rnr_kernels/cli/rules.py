@@ -18,6 +18,9 @@ from rnr_kernels.rules.files import find_rules
 from rnr_kernels.rules.vocabulary import Vocabulary
 from rnr_kernels.templates import encode_response, prompt_template
 
+EXAMPLE = "Hi"
+"""The instruction in which `check` shows how a template is cut."""
+
 rules_app = typer.Typer(no_args_is_help=True, help="Check and explain rules.")
 
 TokenizerOption = Annotated[
@@ -63,8 +66,8 @@ def check_command(
             written = repr(token.written)
             table.add_row("", written, found, Text(visible(token.printed)), Text(token.effect))
     console.print(table)
-    ids = prompt.encode(loaded, "…")
-    console.print(f"\n[bold]template {prompt.name}[/]: {len(ids)} tokens around '…'")
+    ids = prompt.encode(loaded, EXAMPLE)
+    console.print(f"\n[bold]template {prompt.name}[/]: {len(ids)} tokens with {EXAMPLE!r}")
     cut = Text(" ").join(
         Text(visible(vocabulary.text(token_id)), style="reverse") for token_id in ids
     )
