@@ -17,8 +17,7 @@ class ForwardPass:
     model as in Hugging Face `generate`: attention_mask, past_key_values, inputs_embeds, ...
     `mask_length` is the width of an attention mask that was left out because it was all ones: where
     it is longer than the ids, they are only the tokens that `past_key_values` does not hold.
-    `window` is the number of positions the model knows: rows that are finished, but still in the
-    batch, stay on the last one. A model that hands out no cache is run on all tokens at every step.
+    A model that hands out no cache is run on all tokens at every step.
     """
 
     def __init__(
@@ -27,7 +26,6 @@ class ForwardPass:
         input_ids: Tensor,
         *,
         mask_length: int | None = None,
-        window: int | None = None,
         **model_kwargs: Any,
     ) -> None:
         self._model = cast(Any, model)
@@ -37,7 +35,6 @@ class ForwardPass:
         if "logits_to_keep" not in self._kwargs and self._model._supports_logits_to_keep():
             self._kwargs["logits_to_keep"] = 1
         self._mask_length = mask_length
-        self._window = window
         self._is_first = True
 
     @property
@@ -54,8 +51,6 @@ class ForwardPass:
             is_first_iteration=self._is_first,
             **self._kwargs,
         )
-        if self._window is not None and inputs.get("position_ids") is not None:
-            inputs["position_ids"] = inputs["position_ids"].clamp(max=self._window - 1)
         outputs = self._model(**inputs, return_dict=True)
         self._kwargs = self._model._update_model_kwargs_for_generation(outputs, self._kwargs)
         if self._is_first and not _has_cache(outputs):

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from rnr_kernels import backends
 from rnr_kernels.forward import ForwardPass, logits_width
@@ -196,16 +195,14 @@ def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None
             sampling = replace(sampling, seed=sampling.seed + completion.index)
         prompt = completion.prompt_token_ids
         state.admit(slot, prompt_token_ids=prompt, used_from=start, sampling=sampling)
-    pad = run.tokenizer.pad_token_id or 0
-    input_ids, attention_mask = _left_padded([c.prompt_token_ids for c in batch], pad)
-    forward = ForwardPass(
-        run.model,
-        input_ids.to(device),
-        attention_mask=attention_mask.to(device),
-        window=run.window,
-    )
-    rows = torch.arange(len(batch), device=device)
+    forward = _start(run, batch)
+    in_forward, rows = batch, torch.arange(len(batch), device=device)
     while any(completion.finish_reason is None for completion in batch):
+        if run.window is not None and forward.input_ids.shape[1] > run.window:
+            # Padding and finished rows fill the window: go on with the running rows alone.
+            in_forward = [c for c in in_forward if c.finish_reason is None]
+            forward = _start(run, in_forward)
+            rows = rows[rows >= 0]
         logits = forward.next_logits()
         log_probabilities = log_z = None
         if run.details:
@@ -214,7 +211,7 @@ def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None
             )
         token_ids = sample_(logits, run.program, state, state_indices=rows).token_ids
         chosen = token_ids.tolist()
-        for row, completion in enumerate(batch):
+        for row, completion in enumerate(in_forward):
             if completion.finish_reason is not None:
                 continue
             _append(run, completion, chosen[row])
@@ -229,12 +226,14 @@ def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None
     state.check()
 
 
-def _left_padded(prompts: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, int64 [B, T]."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    return ids, mask
+def _start(run: _Run, rows: list[Completion]) -> ForwardPass:
+    """A forward pass over what the rows have so far, left-padded."""
+    token_ids = [row.prompt_token_ids + row.token_ids for row in rows]
+    width, pad = max(map(len, token_ids)), run.tokenizer.pad_token_id or 0
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in token_ids])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in token_ids])
+    device = run.model.device
+    return ForwardPass(run.model, ids.to(device), attention_mask=mask.to(device))
 
 
 def _append(run: _Run, completion: Completion, token_id: int) -> None:

@@ -129,7 +129,10 @@ def _device(name: str | None) -> torch.device:
 
 
 def _cannot_load(what: str, name: str, error: Exception) -> str:
-    return f"cannot load {what} from {name!r}: {_first_line(error)}"
+    return (
+        f"cannot load {what} from {name!r}: {_first_line(error)}; "
+        "check the name, or whether the files are whole"
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -144,5 +147,4 @@ def _transformers() -> Any:
         raise ValueError(
             "Hugging Face models need transformers; pip install 'rnr_kernels[transformers]'"
         ) from None
-    transformers.utils.logging.disable_progress_bar()
     return transformers

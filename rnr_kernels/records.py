@@ -10,6 +10,7 @@ from typing import IO, Any, Self
 from rnr_kernels.generation import Completion, check_text
 
 INSTRUCTION_FIELDS = ("instruction", "prompt")
+EXPECTED = "one JSON object a line with an 'instruction'"
 
 
 def read_instructions(path: str | Path) -> list[str]:
@@ -21,20 +22,17 @@ def read_instructions(path: str | Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"the prompts file {path} does not exist") from None
+        raise ValueError(f"the prompts file {path} does not exist; expected {EXPECTED}") from None
     except IsADirectoryError:
-        raise ValueError(f"the prompts file {path} is a folder; expected JSON Lines") from None
+        raise ValueError(f"the prompts file {path} is a folder; expected {EXPECTED}") from None
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 text") from None
+        raise ValueError(f"{path}, line {line}: not UTF-8 text; expected {EXPECTED}") from None
     instructions = [
         _instruction(record, f"{path}, {where}") for where, record in _records(text, path)
     ]
     if not instructions:
-        raise ValueError(
-            f"the prompts file {path} is empty; expected one JSON object a line with "
-            f"an 'instruction'"
-        )
+        raise ValueError(f"the prompts file {path} is empty; expected {EXPECTED}")
     return instructions
 
 
@@ -43,7 +41,9 @@ def _records(text: str, path: Path) -> list[tuple[str, Any]]:
         try:
             return [(f"record {n}", record) for n, record in enumerate(json.loads(text), start=1)]
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+            raise ValueError(
+                f"{path}, line {error.lineno}: not JSON: {error.msg}; expected {EXPECTED}"
+            ) from None
         except RecursionError:
             raise ValueError(f"{path}: too deeply nested to be a list of prompts") from None
     records = []
@@ -54,7 +54,8 @@ def _records(text: str, path: Path) -> list[tuple[str, Any]]:
             records.append((f"line {number}", json.loads(line)))
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}"
+                f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}; "
+                f"expected {EXPECTED}"
             ) from None
         except RecursionError:
             raise ValueError(f"{path}, line {number}: too deeply nested for a prompt") from None

@@ -156,6 +156,18 @@ def test_interrupt_keeps_the_finished_records(
     assert len(out_file.read_text().splitlines()) == 2
 
 
+def test_a_failure_of_torch_is_a_sentence(
+    run: Run, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*args: object, **names: object) -> None:
+        raise RuntimeError("CUDA out of memory\nand a page of figures")
+
+    monkeypatch.setattr(generate_module, "generate", out_of_memory)
+    code, _, err = run("generate", "I", "--model", model_folder, "--rules", "none")
+    assert code == 1
+    assert err.count("\n") == 1 and "torch stopped: CUDA out of memory; try a smaller" in err
+
+
 def test_check_shows_ids_and_how_the_tags_are_cut(run: Run, model_folder: Path) -> None:
     with pytest.warns(UserWarning, match="no single token for"):
         code, out, _ = run("rules", "check", "hewitt2024", "--tokenizer", model_folder)
@@ -200,6 +212,7 @@ def test_explain_shows_each_rules_share(run: Run, model_folder: Path, tmp_path: 
     ("arguments", "message"),
     [
         ([], "give either one instruction"),
+        ([""], "the instruction is empty"),
         (["a", "--prompts", "PROMPTS"], "give either one instruction"),
         (["a", "--rules", "hewit"], r"rules must be a preset \(hewitt2024"),
         (["a", "--rules", "absent.toml"], "absent.toml"),

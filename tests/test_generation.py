@@ -9,6 +9,8 @@ from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -102,22 +104,33 @@ def test_padding_does_not_shift_learned_positions(tiny_bpe: PreTrainedTokenizerB
         assert completion.token_ids == oracle(gpt2, tiny_bpe, prompt, RULES, 12)
 
 
-def test_a_finished_row_may_stay_in_the_batch_up_to_the_window(
-    tiny_bpe: PreTrainedTokenizerBase,
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neo"])
+def test_a_batch_of_unequal_prompts_goes_on_up_to_the_window(
+    tiny_bpe: PreTrainedTokenizerBase, kind: str
 ) -> None:
-    """Learned positions have no row past the window, where a short prompt's row would go."""
+    """GPT-2 has a table of positions, GPT-Neo one of masks: padding must not use them up."""
     torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(tiny_bpe), n_embd=32, n_layer=1, n_head=2, n_positions=24,
-        bos_token_id=0, eos_token_id=1, pad_token_id=2,
-    )  # fmt: skip
-    gpt2 = GPT2LMHeadModel(config).eval()
-    prompts = ["I", "We see the sea and we see the sea."]
-    rules = RuleSet([BanTokens([1])])
-    got = run(gpt2, tiny_bpe, prompts, rules=rules, batch_size=2, max_new_tokens=100)
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    tiny: PreTrainedModel
+    if kind == "gpt2":
+        tiny = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=len(tiny_bpe), n_embd=32, n_layer=1, n_head=2, n_positions=24, **ends
+            )
+        )
+    else:
+        tiny = GPTNeoForCausalLM(
+            GPTNeoConfig(
+                vocab_size=len(tiny_bpe), hidden_size=32, num_layers=1, num_heads=2,
+                attention_types=[[["global"], 1]], max_position_embeddings=24, **ends,
+            )
+        )  # fmt: skip
+    prompts = ["I", "We see the sea and we see the sea.", "What should I"]
+    rules = RuleSet([BanTokens([1]), UsedTokenPenalty(1.0)])
+    got = run(tiny.eval(), tiny_bpe, prompts, rules=rules, batch_size=3, max_new_tokens=100)
     for completion in got:
         assert len(completion.prompt_token_ids) + len(completion.token_ids) == 24
-        alone = oracle(gpt2, tiny_bpe, completion.instruction, rules, len(completion.token_ids))
+        alone = oracle(tiny, tiny_bpe, completion.instruction, rules, len(completion.token_ids))
         assert completion.token_ids == alone
 
 

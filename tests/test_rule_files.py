@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnr_kernels.rules.files import FILE_KINDS, load_rules, parse_rules, save_rules
+from rnr_kernels.rules.files import FILE_KINDS, find_rules, load_rules, parse_rules, save_rules
 from rnr_kernels.rules.kinds import (
     BanTokens,
     EosRamp,
@@ -281,3 +281,13 @@ def test_every_kind_a_file_can_hold_has_a_name() -> None:
         "EosRamp",
         "UsedTokenPenalty",
     }
+
+
+def test_a_file_without_a_name_lends_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[[rules]]\nkind = "eos_ramp"\n')
+    assert find_rules(path).name == "mine.toml"
+    assert load_rules(path).name is None
+    path.write_text('name = "own"\n[[rules]]\nkind = "eos_ramp"\n')
+    assert find_rules(str(path)).name == "own"
+    assert find_rules("hewitt2024") == hewitt2024()

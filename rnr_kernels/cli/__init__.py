@@ -22,3 +22,8 @@ def main() -> None:
     except (ValueError, TypeError, OSError) as error:
         typer.secho(f"rnr-kernels: {error}", fg="red", err=True)
         sys.exit(2)
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        advice = "try a smaller --batch-size, another --device or --dtype"
+        typer.secho(f"rnr-kernels: torch stopped: {reason}; {advice}", fg="red", err=True)
+        sys.exit(1)

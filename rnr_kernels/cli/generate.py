@@ -11,7 +11,7 @@ from rnr_kernels.cli import INTERRUPTED
 from rnr_kernels.cli.options import Model, Rules, Template, Without, combined_rules
 from rnr_kernels.cli.progress import GenerationProgress, TextStream
 from rnr_kernels.cli.rendering import response_panel, side_by_side
-from rnr_kernels.cli.startup import collection_paused
+from rnr_kernels.cli.startup import collection_paused, quiet_transformers
 from rnr_kernels.generation import Completion, generate
 from rnr_kernels.loading import (
     EMBEDDED,
@@ -69,6 +69,7 @@ def generate_command(
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
     with collection_paused():
         tokenizer = load_tokenizer(model)
+        quiet_transformers()
         loaded = load_model(model, device=device, dtype=dtype)
 
     stream = None
@@ -121,6 +122,8 @@ def _instructions(
     prompt: str | None, prompts: Path | None, limit: int | None, model: str
 ) -> list[str]:
     if prompt is not None and prompts is None:
+        if not prompt:
+            raise ValueError('the instruction is empty; give one, as in "What is ...?"')
         return [prompt]
     if prompts is not None and prompt is None:
         return read_instructions(prompts)[:limit]

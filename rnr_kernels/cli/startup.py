@@ -6,6 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def quiet_transformers() -> None:
+    """No progress bars and warnings of transformers between the command's own lines."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
 @contextmanager
 def collection_paused() -> Iterator[None]:
     """No garbage collection inside, and none later of what was made inside.

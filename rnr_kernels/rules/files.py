@@ -23,7 +23,7 @@ import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -264,7 +264,7 @@ def _json_value(value: Any) -> Any:
 
 
 def find_rules(name_or_file: str | os.PathLike[str]) -> RuleSet:
-    """The rule set of a preset's name, or of a TOML or JSON rule file."""
+    """The rule set of a preset's name, or of a TOML or JSON rule file, which may lend its name."""
     name = os.fspath(name_or_file)
     if name in PRESETS:
         return preset(name)
@@ -272,4 +272,5 @@ def find_rules(name_or_file: str | os.PathLike[str]) -> RuleSet:
         raise ValueError(
             f"rules must be a preset ({', '.join(PRESETS)}) or a .toml or .json file, got {name!r}"
         )
-    return load_rules(name)
+    rules = load_rules(name)
+    return rules if rules.name is not None else replace(rules, name=Path(name).name)
