@@ -16,7 +16,7 @@ from rnr_kernels.rules.scope import find_used_from
 from rnr_kernels.rules.vocabulary import Vocabulary
 from rnr_kernels.sampling import GREEDY, Sampling, check_sampling
 from rnr_kernels.state import DecodeState
-from rnr_kernels.templates import PromptTemplate, prompt_template
+from rnr_kernels.templates import PromptTemplate, check_text, prompt_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -143,18 +143,6 @@ class _Run:
     on_step: StepCallback | None
 
 
-def check_text(text: object, where: str) -> None:
-    """TypeError or ValueError unless `text` is a str that UTF-8 can hold."""
-    if not isinstance(text, str):
-        raise TypeError(f"{where} must be a str, got {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{where} is not valid Unicode: half of a surrogate pair at character {error.start}"
-        ) from None
-
-
 def _check_fits(completion: Completion, window: int | None, num_embeddings: int) -> None:
     length = len(completion.prompt_token_ids)
     if not length:
@@ -196,20 +184,20 @@ def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None
         prompt = completion.prompt_token_ids
         state.admit(slot, prompt_token_ids=prompt, used_from=start, sampling=sampling)
     forward = _start(run, batch)
-    in_forward, rows = batch, torch.arange(len(batch), device=device)
+    in_forward, slots = batch, torch.arange(len(batch), device=device)
     while any(completion.finish_reason is None for completion in batch):
         if run.window is not None and forward.input_ids.shape[1] > run.window:
             # Padding and finished rows fill the window: go on with the running rows alone.
             in_forward = [c for c in in_forward if c.finish_reason is None]
             forward = _start(run, in_forward)
-            rows = rows[rows >= 0]
+            slots = slots[slots >= 0]
         logits = forward.next_logits()
         log_probabilities = log_z = None
         if run.details:
             log_probabilities, log_z = rule_log_softmax(
-                logits, run.program, state, state_indices=rows, return_log_z=True
+                logits, run.program, state, state_indices=slots, return_log_z=True
             )
-        token_ids = sample_(logits, run.program, state, state_indices=rows).token_ids
+        token_ids = sample_(logits, run.program, state, state_indices=slots).token_ids
         chosen = token_ids.tolist()
         for row, completion in enumerate(in_forward):
             if completion.finish_reason is not None:
@@ -219,7 +207,7 @@ def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None
                 completion.logprobs.append(float(log_probabilities[row, chosen[row]]))
                 completion.log_z.append(float(log_z[row]))
             if completion.finish_reason is not None:
-                rows[row] = -1
+                slots[row] = -1
         if run.on_step is not None:
             run.on_step(batch)
         forward.append(token_ids.clamp(min=0))

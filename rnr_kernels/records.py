@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from rnr_kernels.generation import Completion, check_text
+from rnr_kernels.generation import Completion
+from rnr_kernels.templates import check_text
 
 INSTRUCTION_FIELDS = ("instruction", "prompt")
 EXPECTED = "one JSON object a line with an 'instruction'"

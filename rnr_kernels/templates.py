@@ -122,6 +122,18 @@ def encode_response(
     return list(tokenizer.encode(response, add_special_tokens=False))
 
 
+def check_text(text: object, where: str) -> None:
+    """TypeError or ValueError unless `text` is a str that UTF-8 can hold."""
+    if not isinstance(text, str):
+        raise TypeError(f"{where} must be a str, got {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where} is not valid Unicode: half of a surrogate pair at character {error.start}"
+        ) from None
+
+
 def adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether the tokenizer puts its BOS in front of a text by itself."""
     return bool(tokenizer.encode("a")[:1] == [tokenizer.bos_token_id])

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from rnr_kernels.loading import embedded_model_path
+from rnr_kernels.loading import EMBEDDED_PROMPTS, embedded_model_path
 from rnr_kernels.models.corpus import documents
 from rnr_kernels.models.evaluate import (
     CONDITIONS,
     RESULTS,
+    TITLES,
     Prompt,
     Response,
     evaluate,
@@ -26,6 +27,7 @@ from rnr_kernels.models.evaluate import (
     render,
     respond,
     verdicts_on,
+    write_prompts,
 )
 from rnr_kernels.models.judge import first_sentence, judge, knows
 from rnr_kernels.models.make import make_model, token_documents
@@ -271,8 +273,10 @@ def test_making_a_model_depends_on_its_seed_alone(
     assert weights[0] == weights[1] != weights[2]
 
 
-def test_the_stored_prompts_are_the_held_out_questions(world: World) -> None:
+def test_the_stored_prompts_are_the_held_out_questions(world: World, tmp_path: Path) -> None:
     assert load_prompts() == held_out_prompts(world)
+    write_prompts(tmp_path / "prompts.jsonl")
+    assert (tmp_path / "prompts.jsonl").read_bytes() == EMBEDDED_PROMPTS.read_bytes()
 
 
 def test_the_table_counts_each_condition_by_its_responses(world: World) -> None:
@@ -315,7 +319,7 @@ def test_the_stored_table_is_rendered_with_a_row_for_each_condition() -> None:
     console = Console(width=160, file=io.StringIO(), record=True)
     console.print(render(json.loads(RESULTS.read_text(encoding="utf-8"))))
     text = console.export_text()
-    assert all(condition in text for condition in (*CONDITIONS, "probe"))
+    assert all(TITLES[condition] in text for condition in (*CONDITIONS, "probe"))
 
 
 @pytest.mark.parametrize("page", ["README.md", "rnr_kernels/models/base/README.md"])

@@ -138,7 +138,7 @@ def _instructions(
 def generator_name(model: str, rules: RuleSet | None) -> str:
     """What a record's `generator` says."""
     name = display_name(model)
-    return name if rules is None else f"{name} x {rules.name or 'rules'}"
+    return name if rules is None else f"{name} x {rules.name}"
 
 
 def _show(

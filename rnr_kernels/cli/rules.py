@@ -1,6 +1,5 @@
 """`rnr-kernels rules check` and `rnr-kernels rules explain`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,13 +9,12 @@ from rich.text import Text
 
 from rnr_kernels.cli.options import Template
 from rnr_kernels.explain import explain_response, rule_name
-from rnr_kernels.generation import check_text
 from rnr_kernels.loading import EMBEDDED, end_token_ids_of, load_tokenizer
 from rnr_kernels.rules.compiler import compile_rules
 from rnr_kernels.rules.describe import describe_rules
 from rnr_kernels.rules.files import find_rules
 from rnr_kernels.rules.vocabulary import Vocabulary
-from rnr_kernels.templates import encode_response, prompt_template
+from rnr_kernels.templates import check_text, encode_response, prompt_template
 
 EXAMPLE = "Hi"
 """The instruction in which `check` shows how a template is cut."""
@@ -54,7 +52,7 @@ def check_command(
     described = describe_rules(rule_set, vocabulary, eos_token_ids=eos_token_ids)
     console = Console()
     console.print(
-        f"[bold]{rule_set.name or Path(rules).name}[/] on {vocabulary.size:,} tokens, "
+        f"[bold]{rule_set.name}[/] on {vocabulary.size:,} tokens, "
         f"end-of-sequence ids {list(eos_token_ids)}"
     )
     table = Table("rule", "token", "id", "prints", "effect", box=None, header_style="bold")

@@ -8,13 +8,20 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnr_kernels.loading import EMBEDDED_PROMPTS, embedded_model_path
+from rnr_kernels.generation import generate
+from rnr_kernels.loading import (
+    EMBEDDED_PROMPTS,
+    embedded_model_path,
+    load_model,
+    load_tokenizer,
+)
 from rnr_kernels.models.judge import Verdict, judge, knows
 from rnr_kernels.models.world import ASKS, World, build_world, question
+from rnr_kernels.rules.presets import hewitt2024
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,6 +81,12 @@ def held_out_prompts(world: World) -> list[Prompt]:
     ]
 
 
+def write_prompts(path: Path) -> None:
+    """Writes the held-out questions, one JSON object a line."""
+    lines = [json.dumps(asdict(prompt)) for prompt in held_out_prompts(build_world())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def load_prompts(path: Path = EMBEDDED_PROMPTS) -> list[Prompt]:
     """The stored prompts."""
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -101,10 +114,6 @@ def interval(
 
 def respond(folder: Path, prompts: Sequence[Prompt], condition: str) -> list[Response]:
     """Greedy responses in one of `CONDITIONS`, or to the question-answer "probe" without rules."""
-    from rnr_kernels.generation import generate
-    from rnr_kernels.loading import load_model, load_tokenizer
-    from rnr_kernels.rules.presets import hewitt2024
-
     probe = condition == "probe"
     rules = None
     if condition == "rules":
@@ -165,6 +174,13 @@ def evaluate(
     return rows
 
 
+def _cells(condition: str, row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Title, success, interval, and success by training seed."""
+    low, high = row["interval"]
+    rates = ", ".join(f"{rate:.1f}" for rate in row["per_model"])
+    return TITLES[condition], f"{row['percent']:.1f}", f"{low:.1f} to {high:.1f}", rates
+
+
 def render(results: dict[str, Any]) -> "Table":
     """The stored table for a terminal."""
     from rich.table import Table
@@ -175,24 +191,16 @@ def render(results: dict[str, Any]) -> "Table":
         table.add_column(heading, justify="right")
     table.add_column("failures")
     for condition, row in results["rows"].items():
-        low, high = row["interval"]
         failures = [f"{name} {n}" for name, n in row["verdicts"].items() if name != "success"]
-        rates = ", ".join(f"{rate:.1f}" for rate in row["per_model"])
-        table.add_row(
-            condition, f"{row['percent']:.1f}", f"{low:.1f} to {high:.1f}", rates,
-            ", ".join(failures),
-        )  # fmt: skip
+        table.add_row(*_cells(condition, row), ", ".join(failures))
     return table
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The stored table as Markdown, as README and card have it."""
-    lines = ["| | success % | 95 % interval | seeds 0, 1, 2 |", "|---|---|---|---|"]
+    lines = ["| | success % | 95 % interval | by training seed |", "|---|---|---|---|"]
     for condition, row in results["rows"].items():
-        low, high = row["interval"]
-        rates = ", ".join(f"{rate:.1f}" for rate in row["per_model"])
-        title = TITLES[condition]
-        lines.append(f"| {title} | {row['percent']:.1f} | {low:.1f} to {high:.1f} | {rates} |")
+        lines.append(f"| {' | '.join(_cells(condition, row))} |")
     return "\n".join(lines)
 
 
@@ -203,7 +211,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the results")
     parser.add_argument("--stored", action="store_true", help="show the stored table and stop")
     parser.add_argument("--markdown", action="store_true", help="show it as Markdown")
+    parser.add_argument("--write-prompts", type=Path, help="write the held-out questions and stop")
     arguments = parser.parse_args()
+    if arguments.write_prompts:
+        write_prompts(arguments.write_prompts)
+        return
     if arguments.stored:
         results = json.loads(RESULTS.read_text(encoding="utf-8"))
     else:
