@@ -1,0 +1,166 @@
+// logits += r in place, touching only what the rules touch.
+#include "adjusted_row.h"
+#include "kernels.h"
+
+namespace rnr::cpu::RNR_ISA {
+namespace {
+
+// Writes float32 values to logits of any dtype, rounded once.
+struct LogitsWriter {
+  char* data;
+  DType dtype;
+
+  LogitsWriter(const LogitsRow& row) : data(const_cast<char*>(row.data)), dtype(row.dtype) {}
+
+  RNR_INLINE Ints narrowed(Floats x) const {
+    return dtype == DType::kBFloat16 ? float_to_bfloat16(x) : float_to_half(x);
+  }
+
+  // A NaN keeps its bits: processors differ in what they make of it.
+  RNR_INLINE void put(int64_t v, float x) const {
+    if (x != x) return;
+    if (dtype == DType::kFloat32) {
+      memcpy(data + 4 * v, &x, 4);
+      return;
+    }
+    uint16_t halves[kLanes];
+    store_halves(halves, narrowed(splat(x)));
+    memcpy(data + 2 * v, halves, 2);
+  }
+
+  // Columns [start, start + count) whose score is not 0.
+  void put_block(int64_t start, int64_t count, const float* values, const float* scores) const {
+    const int64_t size = element_size(dtype);
+    alignas(64) char copy[kBlock * sizeof(float)] = {};
+    memcpy(copy, data + start * size, count * size);
+    for (int i = 0; i < kBlock / kLanes; ++i) {
+      const Floats x = load(values + kLanes * i);
+      const Mask written = ~(load(scores + kLanes * i) == splat(0.0f)) & (x == x);
+      if (dtype == DType::kFloat32) {
+        float* target = reinterpret_cast<float*>(copy) + kLanes * i;
+        store(target, select(written, x, load(target)));
+      } else {
+        uint16_t* target = reinterpret_cast<uint16_t*>(copy) + kLanes * i;
+        store_halves(target, select(written, narrowed(x), load_halves(target)));
+      }
+    }
+    memcpy(data + start * size, copy, count * size);
+  }
+};
+
+// Whether something scores whole stretches of the vocabulary at this step.
+bool is_dense(const ProgramTables& tables, const Row& found, const RowRules& rules) {
+  if (rules.vector != nullptr || rules.allowed != nullptr) return true;
+  if (rules.codes == nullptr) return false;
+  const int64_t width = tables.num_classes;
+  const int32_t* counts = tables.class_counts + found.map * width;
+  const int32_t* offsets = tables.class_offsets + found.map * (width + 1);
+  for (int64_t c = 1; c < width; ++c) {
+    if (rules.scores[c] != 0.0f && counts[c] > offsets[c + 1] - offsets[c]) return true;
+  }
+  return false;
+}
+
+void apply_dense(const AdjustedRow& row) {
+  alignas(64) float buffer[kBlock], scores[kBlock];
+  const LogitsWriter writer(row.logits);
+  for (int64_t b = 0; b < row.logits.num_blocks(); ++b) {
+    if (!row.is_touched(b)) continue;
+    row.adjust(b, row.logits.block(b, buffer), buffer, scores);
+    const int64_t start = b * kBlock, rest = row.logits.vocab_size - start;
+    writer.put_block(start, rest < kBlock ? rest : kBlock, buffer, scores);
+  }
+}
+
+// Calls f(v) for the set bits below vocab_size, and prefetch(v) some time before for most of them.
+// Words that are not 0 are found first, without a branch each: where the bits lie is chance.
+template <typename Prefetch, typename F>
+void for_each_bit(const int32_t* words, int64_t num_words, int64_t vocab_size, Prefetch prefetch,
+                  F f) {
+  constexpr int64_t kChunk = 256;
+  int32_t found[kChunk + kLanes];
+  for (int64_t first = 0; first < num_words; first += kChunk) {
+    const int64_t end = first + kChunk < num_words ? first + kChunk : num_words;
+    int size = 0;
+    int64_t w = first;
+    for (; w + kLanes <= end; w += kLanes) {
+      size += find_nonzero(load_ints(words + w), static_cast<int32_t>(w), found + size);
+    }
+    for (; w < end; ++w) {
+      if (words[w] != 0) found[size++] = static_cast<int32_t>(w);
+    }
+    const auto first_bit = [&](int i) {
+      return static_cast<int64_t>(found[i]) * kBits + __builtin_ctz(words[found[i]]);
+    };
+    for (int i = 0; i < size; ++i) prefetch(first_bit(i));
+    for (int i = 0; i < size; ++i) {
+      int64_t v = first_bit(i);
+      uint32_t bits = static_cast<uint32_t>(words[found[i]]);
+      for (;;) {
+        if (v < vocab_size) f(v);
+        bits &= bits - 1;
+        if (bits == 0) break;
+        v = static_cast<int64_t>(found[i]) * kBits + __builtin_ctz(bits);
+      }
+    }
+  }
+}
+
+// Each token that some rule touches is written once: as a bias, else in its class, else as used.
+void apply_sparse(const ProgramTables& tables, const Row& found, const AdjustedRow& row) {
+  const RowRules& rules = row.rules;
+  const int64_t vocab_size = row.logits.vocab_size;
+  const LogitsWriter writer(row.logits);
+  const auto put = [&](int64_t v) { writer.put(v, add_score(row.logits.at(v), row.score_of(v))); };
+  const auto has_bias = [&](int64_t v) {
+    if (rules.num_bias == 0) return false;
+    const int64_t at = row.first_bias(v);
+    return at < rules.num_bias && rules.bias_ids[at] == v;
+  };
+  const auto has_class_score = [&](int64_t v) {
+    return rules.codes != nullptr && has_bit(rules.flags, v / kFlagBlock) &&
+           rules.scores[rules.codes[v]] != 0.0f;
+  };
+  for (int64_t i = 0; i < rules.num_bias; ++i) {
+    const int64_t v = rules.bias_ids[i];
+    if (v >= 0 && v < vocab_size) put(v);
+  }
+  if (rules.codes != nullptr) {
+    const int32_t* offsets = tables.class_offsets + found.map * (tables.num_classes + 1);
+    const int32_t* tokens = tables.class_tokens + found.map * tables.tokens_stride;
+    for (int64_t c = 1; c < tables.num_classes; ++c) {
+      if (rules.scores[c] == 0.0f) continue;
+      for (int64_t i = offsets[c]; i < offsets[c + 1]; ++i) {
+        if (!has_bias(tokens[i])) put(tokens[i]);
+      }
+    }
+  }
+  if (rules.used != nullptr) {
+    const auto prefetch = [&](int64_t v) { __builtin_prefetch(row.logits.address(v), 1); };
+    for_each_bit(rules.used, rules.words, vocab_size, prefetch, [&](int64_t v) {
+      if (has_class_score(v) || has_bias(v)) return;
+      writer.put(v, row.logits.at(v) - rules.penalty);
+    });
+  }
+}
+
+}  // namespace
+
+void apply_rules(const ApplyRulesParams& params, int64_t begin, int64_t end) {
+  const RuleRows& rows = params.rows;
+  Scratch<int32_t> drafts(rows.draft_token_ids ? rows.state.bitmask_stride : 0);
+  int error_bits = 0;
+  for (int64_t r = begin; r < end; ++r) {
+    const Row found = find_row(rows, r, &error_bits);
+    if (!found.is_live) continue;
+    const AdjustedRow row(rows, r, found, drafts.data, &error_bits);
+    if (is_dense(rows.program, found, row.rules)) {
+      apply_dense(row);
+    } else if (found.has_rules) {
+      apply_sparse(rows.program, found, row);
+    }
+  }
+  set_error(rows.error, error_bits);
+}
+
+}  // namespace rnr::cpu::RNR_ISA
