@@ -8,27 +8,41 @@ TRITON ?= triton==3.9.0
 # Test processes, each with one thread.
 JOBS   ?= 2
 
-BIN   := $(VENV)/bin
-READY := $(VENV)/.ready
-CPP   := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cuh csrc/*/*.cu)
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+LIBRARY := $(VENV)/.library
+CPP     := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cuh csrc/*/*.cu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format wheel clean
+.PHONY: help setup demo test test-sanitize bench lint format wheel clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-setup: $(READY) ## Create the virtual environment
+setup: $(LIBRARY) ## Create the virtual environment and build the kernels
 $(READY): .ci/setup .ci/requirements.txt pyproject.toml setup.py
 	@.ci/setup "$(PYTHON)" "$(VENV)" "$(TORCH)" "$(TRITON)"
 	@touch $@
 
-demo: $(READY) ## Base beside base x rules on the embedded model, then the stored table
+# Compiles what has changed; without a compiler it says so, and the reference serves.
+$(LIBRARY): $(READY) $(CPP)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+demo: $(LIBRARY) ## Base beside base x rules on the embedded model, then the stored table
 	$(BIN)/rnr-kernels generate --compare
 	$(BIN)/python -m rnr_kernels.models.evaluate --stored
 
-test: $(READY) ## Run all tests
+test: $(LIBRARY) ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+test-sanitize: $(READY) ## Run the native kernels' tests under Address- and UndefinedBehaviorSanitizer
+	.ci/sanitize $(BIN)/python -n $(JOBS)
+
+bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machine; try with QUICK=1)
+	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds,iterations \
+	  --benchmark-sort=name $(if $(QUICK),--quick,--results benchmarks/results)
+	$(if $(QUICK),,$(BIN)/python -m benchmarks.report --write)
 
 lint: $(READY) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -46,5 +60,5 @@ wheel: $(READY) ## Build sdist and wheel into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove the environment and whatever was built or cached
-	rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist rnr_kernels/*.so *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks rnr_kernels tests -name __pycache__ -prune -exec rm -rf {} +

@@ -9,14 +9,13 @@ import math
 import torch
 from torch import Tensor
 
-from rnr_kernels.layout import num_words
+from rnr_kernels.layout import MAX_TOP_K, num_words
 from rnr_kernels.rules.kinds import as_int
 from rnr_kernels.rules.program import RuleProgram
 from rnr_kernels.state import DecodeState
 
 LOGITS_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 INDEX_DTYPES = (torch.int32, torch.int64)
-MAX_TOP_K = 64
 
 
 def _describe(tensor: Tensor) -> str:
@@ -62,42 +61,56 @@ def _check_int(name: str, value: object) -> None:
 
 def check_logits(logits: Tensor, vocab_size: int | None, name: str = "logits") -> int:
     """The vocabulary size: the row width where none is given."""
-    check_tensor(name, logits)
-    if logits.dim() != 2 or logits.dtype not in LOGITS_DTYPES:
-        if logits.dim() == 2:
-            advice = "convert them with .float()"
-        else:
-            advice = "flatten leading dimensions" if logits.dim() > 2 else "add a row dimension"
-        raise ValueError(
-            f"{name} must be [num_rows, row_width] float32, bfloat16 or float16, got "
-            f"{_describe(logits)}; {advice} first"
-        )
     if vocab_size is not None:
+        check_tensor(name, logits)
         _check_int("vocab_size", vocab_size)
         if vocab_size < 1:
             raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
-    elif logits.shape[1] < 1:
-        raise ValueError(f"{name} must have a column for each token, got {_describe(logits)}")
-    size = logits.shape[1] if vocab_size is None else vocab_size
-    if size > logits.shape[1]:
+    return _check_logits_rows(name, logits, vocab_size)
+
+
+def _check_logits_rows(name: str, logits: Tensor, vocab_size: int | None) -> int:
+    check_tensor(name, logits)
+    shape = logits.shape
+    if len(shape) != 2 or logits.dtype not in LOGITS_DTYPES:
+        _raise_no_logits(name, logits)
+    width = shape[1]
+    if vocab_size is None:
+        if width < 1:
+            raise ValueError(f"{name} must have a column for each token, got {_describe(logits)}")
+        vocab_size = width
+    elif vocab_size > width:
         raise ValueError(
-            f"{name} must be [num_rows, >= {size}], got {_describe(logits)}; "
+            f"{name} must be [num_rows, >= {vocab_size}], got {_describe(logits)}; "
             "compile the rules, or call, with the vocab_size of these logits"
         )
     check_row_stride(name, logits)
-    return size
+    return vocab_size
+
+
+def _raise_no_logits(name: str, logits: Tensor) -> None:
+    if logits.dim() == 2:
+        advice = "convert them with .float()"
+    else:
+        advice = "flatten leading dimensions" if logits.dim() > 2 else "add a row dimension"
+    raise ValueError(
+        f"{name} must be [num_rows, row_width] float32, bfloat16 or float16, got "
+        f"{_describe(logits)}; {advice} first"
+    )
 
 
 def check_row_stride(name: str, rows: Tensor) -> None:
-    if rows.shape[1] > 1 and rows.stride(1) != 1:
+    strides = rows.stride()
+    if strides[1] != 1 and rows.shape[1] > 1:
         raise ValueError(
-            f"{name} must have stride 1 within a row, got strides {rows.stride()}; "
+            f"{name} must have stride 1 within a row, got strides {strides}; "
             "call .contiguous() first"
         )
 
 
 def check_written(name: str, rows: Tensor) -> None:
-    if rows.shape[0] > 1 and rows.stride(0) < rows.shape[1]:
+    num_rows, width = rows.shape
+    if num_rows > 1 and rows.stride(0) < width:
         raise ValueError(
             f"{name} is written to, so its rows must not overlap, got strides {rows.stride()}; "
             "call .contiguous() first"
@@ -107,9 +120,10 @@ def check_written(name: str, rows: Tensor) -> None:
 def check_column(name: str, column: Tensor, rows: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
     """One value a row of `rows`, on its device."""
     check_tensor(name, column)
-    if column.dim() != 1 or column.dtype not in dtypes or len(column) != len(rows):
+    shape, num_rows = column.shape, rows.shape[0]
+    if len(shape) != 1 or shape[0] != num_rows or column.dtype not in dtypes:
         names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise ValueError(f"{name} must be {names} [{len(rows)}], got {_describe(column)}")
+        raise ValueError(f"{name} must be {names} [{num_rows}], got {_describe(column)}")
     if column.device != rows.device:
         raise ValueError(_elsewhere(name, column, rows.device))
 
@@ -125,46 +139,51 @@ def check_rows(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     check_program(program)
     check_state(state)
-    check_logits(logits, program.vocab_size)
-    for name, device in (("program", program.device), ("state", state.device)):
-        if device != logits.device:
-            raise ValueError(
-                f"the {name} must be on the logits' device, {logits.device}, got {device}; "
-                "compile the rules with device="
-            )
-    if state.vocab_size != program.vocab_size:
+    vocab_size = _check_logits_rows("logits", logits, program.vocab_size)
+    device = logits.device
+    if program.device != device or state.device != device:
+        name, other = ("state", state) if program.device == device else ("program", program)
+        raise ValueError(
+            f"the {name} must be on the logits' device, {device}, got {other.device}; "
+            "compile the rules with device="
+        )
+    if state.vocab_size != vocab_size:
         raise ValueError(
             f"the state was allocated for vocab_size={state.vocab_size}, the program has "
-            f"{program.vocab_size}; allocate the state from this program"
+            f"{vocab_size}; allocate the state from this program"
         )
     if state_indices is not None:
         check_column("state_indices", state_indices, logits, INDEX_DTYPES)
-    elif len(logits) > state.num_slots:
-        raise ValueError(_too_many_rows(len(logits), state.num_slots))
+    elif logits.shape[0] > state.num_slots:
+        raise ValueError(_too_many_rows(logits.shape[0], state.num_slots))
     if row_offsets is not None:
         check_column("row_offsets", row_offsets, logits, INDEX_DTYPES)
     if draft_token_ids is not None:
         check_column("draft_token_ids", draft_token_ids, logits, INDEX_DTYPES)
     if allowed_bitmask is not None:
         check_tensor("allowed_bitmask", allowed_bitmask)
-        words = num_words(program.vocab_size)
-        fits = allowed_bitmask.dim() == 2 and allowed_bitmask.dtype == torch.int32
-        if not fits or len(allowed_bitmask) != len(logits) or allowed_bitmask.shape[1] < words:
+        num_rows, words = logits.shape[0], num_words(vocab_size)
+        shape = allowed_bitmask.shape
+        fits = len(shape) == 2 and shape[0] == num_rows and shape[1] >= words
+        if not fits or allowed_bitmask.dtype != torch.int32:
             raise ValueError(
-                f"allowed_bitmask must be int32 [{len(logits)}, >= {words}], got "
+                f"allowed_bitmask must be int32 [{num_rows}, >= {words}], got "
                 f"{_describe(allowed_bitmask)}"
             )
-        if allowed_bitmask.device != logits.device:
-            raise ValueError(_elsewhere("allowed_bitmask", allowed_bitmask, logits.device))
+        if allowed_bitmask.device != device:
+            raise ValueError(_elsewhere("allowed_bitmask", allowed_bitmask, device))
         check_row_stride("allowed_bitmask", allowed_bitmask)
     return state_indices, allowed_bitmask, row_offsets, draft_token_ids
 
 
 def check_slots_differ(state_indices: Tensor, state: DecodeState) -> None:
     """On the CPU, where reading is free; a device only lets a slot's first row write."""
-    if state_indices.device.type != "cpu" or torch.compiler.is_compiling():
+    if state_indices.shape[0] < 2 or not state_indices.is_cpu or torch.compiler.is_compiling():
         return
-    slots = [slot for slot in state_indices.tolist() if 0 <= slot < state.num_slots]
+    slots = state_indices.tolist()
+    if len(set(slots)) == len(slots):
+        return
+    slots = [slot for slot in slots if 0 <= slot < state.num_slots]
     if len(set(slots)) < len(slots):
         repeated = min(slot for slot in slots if slots.count(slot) > 1)
         raise ValueError(

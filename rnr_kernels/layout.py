@@ -4,8 +4,9 @@ Every op takes a program and a state as two lists of tensors in the order of the
 table is added in one place and no schema changes.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 TILE = 4096
@@ -30,6 +31,14 @@ ERROR_SLOT = 1
 ERROR_PROGRAM = 2
 ERROR_TOKEN = 4
 
+MAX_TOP_K = 64
+"""Alternatives that the statistics may return for a row."""
+
+SHARED_CONSTANTS = (
+    TILE, FLAG_BLOCK, BITS, MAX_CLASSES, ERROR_SLOT, ERROR_PROGRAM, ERROR_TOKEN, MAX_TOP_K,
+)  # fmt: skip
+"""What csrc/rnr.h states too; `torch.ops.rnr_C.constants()` gives the library's in this order."""
+
 
 def num_words(vocab_size: int) -> int:
     """Words of a bitmask over `vocab_size` tokens."""
@@ -41,9 +50,50 @@ def padded_words(vocab_size: int) -> int:
     return -(-num_words(vocab_size) // BITMASK_ALIGNMENT) * BITMASK_ALIGNMENT
 
 
-class ProgramTensors(NamedTuple):
-    """A RuleProgram's tables. M class maps, S schedules, P programs, W score vectors."""
+class _Addressed:
+    """Tables with their addresses, which kernels in C++ take in place of lists of tensors: a list
+    costs them microseconds a call to unpack.
 
+    The tables of a program or state are made once and stay where they are. Moving all of them to
+    shared memory is noticed by the first.
+    """
+
+    DTYPES: ClassVar[tuple[torch.dtype, ...]]
+    """Of the tables, in order."""
+
+    _known_addresses: Tensor
+    _known_first: int | None = None
+
+    @property
+    def addresses(self: "ProgramTensors | StateTensors") -> Tensor:  # type: ignore[misc]
+        """int64, on the CPU: the device (-1 is the CPU), then each table's address and sizes.
+
+        ValueError for a table that is not contiguous, of another dtype or on another device than
+        the first.
+        """
+        first = self[0].data_ptr()
+        if first != self._known_first:
+            self._known_addresses, self._known_first = _addresses_of(self), first
+        return self._known_addresses
+
+    def __getstate__(self) -> None:
+        """Nothing beside the tables: a copy, pickled or not, has addresses of its own."""
+
+
+def _addresses_of(tables: "ProgramTensors | StateTensors") -> Tensor:
+    device = tables[0].device
+    found = [device.index if device.index is not None else -1]
+    for name, table, dtype in zip(tables._fields, tables, tables.DTYPES, strict=True):
+        if table.dtype != dtype or table.device != device or not table.is_contiguous():
+            raise ValueError(
+                f"table {name} must be contiguous {dtype} on {device}, got {table.dtype} with "
+                f"strides {table.stride()} on {table.device}"
+            )
+        found += (table.data_ptr(), *table.shape)
+    return torch.tensor(found, dtype=torch.int64)
+
+
+class _ProgramTables(NamedTuple):
     token_class: Tensor
     """uint8 [M, V rounded up to TILE]: the class of each token; 0 in the padding."""
     class_counts: Tensor
@@ -66,9 +116,16 @@ class ProgramTensors(NamedTuple):
     """float32 [W, V]: added to every token; finite or -inf."""
 
 
-class StateTensors(NamedTuple):
-    """A DecodeState's tables, one row a slot."""
+class ProgramTensors(_ProgramTables, _Addressed):
+    """A RuleProgram's tables. M class maps, S schedules, P programs, W score vectors."""
 
+    DTYPES = (
+        torch.uint8, torch.int32, torch.int32, torch.int32, torch.int32,
+        torch.int32, torch.float64, torch.int32, torch.float32, torch.float32,
+    )  # fmt: skip
+
+
+class _StateTables(NamedTuple):
     slot_params: Tensor
     """int32 [N, 4]: program (< 0: no rules), response tokens so far, top_k, number of biases."""
     used_bitmask: Tensor
@@ -81,3 +138,11 @@ class StateTensors(NamedTuple):
     """float32 [N, 4]: temperature (0: greedy), log2(e) / temperature, top_p, min_p threshold."""
     rng: Tensor
     """int64 [N, 2]: seed, and position (tokens drawn so far)."""
+
+
+class StateTensors(_StateTables, _Addressed):
+    """A DecodeState's tables, one row a slot."""
+
+    DTYPES = (
+        torch.int32, torch.int32, torch.int32, torch.float32, torch.float32, torch.int64,
+    )  # fmt: skip

@@ -1,15 +1,18 @@
-"""The functions users call: validation, once, then the registered op.
+"""The functions users call: validation, once, then a backend's function or the registered op.
 
 Checks look at shapes, dtypes, devices and host values only, never at the contents of a device
 tensor, and come before anything is written. `reference` says what each op means.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack
+from torch.compiler import is_dynamo_compiling
 
-from rnr_kernels import registration  # noqa: F401  (registers torch.ops.rnr)
+from rnr_kernels import backends
 from rnr_kernels.checks import (
     INDEX_DTYPES,
     check_base_logits,
@@ -24,6 +27,7 @@ from rnr_kernels.checks import (
     check_update,
     check_written,
 )
+from rnr_kernels.registration import REGISTERED
 from rnr_kernels.rules.program import RuleProgram
 from rnr_kernels.state import DecodeState
 
@@ -71,6 +75,22 @@ class ShiftStats(NamedTuple):
     """bool [R]."""
 
 
+def _function(op: str, logits: Tensor, vocab_size: int) -> Callable[..., Any]:
+    """What serves a call.
+
+    Compilers, subclasses, modes and autograd have to see the registered op; else the backend's
+    function saves the way through torch's dispatcher.
+    """
+    if (
+        is_dynamo_compiling()
+        or type(logits) is not Tensor
+        or logits.requires_grad
+        or _len_torch_dispatch_stack()
+    ):
+        return REGISTERED[op]
+    return backends.find(op, logits.device, logits.dtype, vocab_size)
+
+
 def apply_rules_(
     logits: Tensor,
     program: RuleProgram,
@@ -94,9 +114,9 @@ def apply_rules_(
         logits, program, state, state_indices, allowed_bitmask, row_offsets, draft_token_ids
     )
     check_written("logits", logits)
-    torch.ops.rnr.apply_rules_.default(
-        logits, program.vocab_size, list(program.tensors), list(state.tensors), state.error, *rows
-    )
+    size = program.vocab_size
+    run = _function("apply_rules_", logits, size)
+    run(logits, size, program.tensors, state.tensors, state.error, *rows)
     return logits
 
 
@@ -122,18 +142,21 @@ def rule_log_softmax(
     rows = check_rows(
         logits, program, state, state_indices, allowed_bitmask, row_offsets, draft_token_ids
     )
-    front = (logits, program.vocab_size, list(program.tensors), list(state.tensors), state.error)
+    size = program.vocab_size
+    front = (logits, size, program.tensors, state.tensors, state.error)
     if out is None:
         if log_z_out is not None:
             raise ValueError("log_z_out needs out=: both results are written, or none")
-        result, log_z = torch.ops.rnr.rule_log_softmax.default(*front, *rows, return_log_z)
+        run = _function("rule_log_softmax", logits, size)
+        result, log_z = run(*front, *rows, return_log_z)
         return (result, log_z) if return_log_z else result
     check_out(out, logits)
     if return_log_z and log_z_out is None:
         log_z_out = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
     if log_z_out is not None:
         check_column("log_z_out", log_z_out, logits, (torch.float32,))
-    torch.ops.rnr.rule_log_softmax.out(*front, out, log_z_out, *rows)
+    run = _function("rule_log_softmax_out", out if out.requires_grad else logits, size)
+    run(*front, out, log_z_out, *rows)
     return out if log_z_out is None else (out, log_z_out)
 
 
@@ -162,8 +185,9 @@ def sample_(
     )
     if row_offsets is None and draft_token_ids is None and state_indices is not None:
         check_slots_differ(state_indices, state)
-    token_ids, logprob, adjusted_logprob, rank = torch.ops.rnr.sample_.default(
-        logits, program.vocab_size, list(program.tensors), list(state.tensors), state.error, *rows,
+    size = program.vocab_size
+    token_ids, logprob, adjusted_logprob, rank = _function("sample_", logits, size)(
+        logits, size, program.tensors, state.tensors, state.error, *rows,
         return_logprob, return_adjusted_logprob, return_rank,
     )  # fmt: skip
     return SampleOutput(
@@ -188,9 +212,9 @@ def update_state_(
     """
     check_update(state, token_ids, counts, state_indices)
     columns = token_ids[:, None] if token_ids.dim() == 1 else token_ids
-    torch.ops.rnr.update_state_.default(
-        state.vocab_size, list(state.tensors), state.error, columns, counts, state_indices
-    )
+    size = state.vocab_size
+    run = _function("update_state_", columns, size)
+    run(size, state.tensors, state.error, columns, counts, state_indices)
 
 
 def token_stats(
@@ -206,7 +230,7 @@ def token_stats(
     size = check_logits(logits, vocab_size)
     check_column("token_ids", token_ids, logits, INDEX_DTYPES)
     check_top_k(top_k, size)
-    return TokenStats(*torch.ops.rnr.token_stats.default(logits, token_ids, size, top_k))
+    return TokenStats(*_function("token_stats", logits, size)(logits, token_ids, size, top_k))
 
 
 def shift_stats(
@@ -225,9 +249,7 @@ def shift_stats(
     check_base_logits(base_logits, logits, size)
     check_column("token_ids", token_ids, logits, INDEX_DTYPES)
     check_top_k(top_k, size)
-    return _shift_stats(
-        torch.ops.rnr.shift_stats.default(logits, base_logits, token_ids, size, top_k)
-    )
+    return _shift_stats(REGISTERED["shift_stats"](logits, base_logits, token_ids, size, top_k))
 
 
 def linear_token_stats(
@@ -250,7 +272,7 @@ def linear_token_stats(
     check_column("token_ids", token_ids, hidden, INDEX_DTYPES)
     check_top_k(top_k, weight.shape[0])
     return TokenStats(
-        *torch.ops.rnr.linear_token_stats.default(
+        *REGISTERED["linear_token_stats"](
             hidden, weight, token_ids, bias, logit_scale, softcap, top_k, invariant
         )
     )
@@ -279,7 +301,7 @@ def linear_shift_stats(
     check_column("token_ids", token_ids, hidden, INDEX_DTYPES)
     check_top_k(top_k, weight.shape[0])
     return _shift_stats(
-        torch.ops.rnr.linear_shift_stats.default(
+        REGISTERED["linear_shift_stats"](
             hidden, weight, base_hidden, base_weight, token_ids, bias, base_bias,
             logit_scale, base_logit_scale, softcap, base_softcap, top_k, invariant,
         )

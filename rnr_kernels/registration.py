@@ -6,6 +6,7 @@ inside the op (see backends), so compiled graphs hold one opaque call whatever s
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ _library = Library(NAMESPACE, "FRAGMENT")
 Arguments = tuple[Any, ...]
 
 
+@cache
 def argument(op: str, name: str) -> Callable[[Arguments], Any]:
     """Reads one argument of a call; the dispatcher leaves out trailing defaults."""
     parameters = inspect.signature(getattr(reference, op)).parameters
@@ -46,6 +48,18 @@ def overload(op: str) -> str:
     return f"{op.removesuffix('_out')}.out" if op.endswith("_out") else op
 
 
+def registered(op: str) -> Callable[..., Any]:
+    """The op as torch sees it. Takes a backend function's arguments."""
+    name, _, which = overload(op).partition(".")
+    function = getattr(getattr(torch.ops.rnr, name), which or "default")
+
+    def call(*values: Any) -> Any:
+        # Schemas know lists of tensors, not the tuples with names that programs and states hold.
+        return function(*[list(value) if isinstance(value, tuple) else value for value in values])
+
+    return call
+
+
 def _implementation(op: str) -> Callable[..., Any]:
     linear = op.startswith("linear_")
     tensor_of = argument(
@@ -56,9 +70,22 @@ def _implementation(op: str) -> Callable[..., Any]:
     def run(*values: Any) -> Any:
         tensor, size = tensor_of(values), size_of(values)
         vocab_size = size.shape[0] if linear else size
-        return backends.find(op, tensor.device, tensor.dtype, vocab_size)(*values)
+        gradients = torch.is_grad_enabled() and any(
+            isinstance(value, Tensor) and value.requires_grad for value in values
+        )
+        serve = backends.find(op, tensor.device, tensor.dtype, vocab_size, gradients)
+        results = serve(*values)
+        return _with_empties(results, values) if op == "sample_" else results
 
     return run
+
+
+def _with_empties(results: tuple[Tensor | None, ...], values: Arguments) -> tuple[Tensor, ...]:
+    """A backend may give None for what `sample_` was not asked for; the op's schema may not."""
+    return tuple(
+        empty if result is None else result
+        for result, empty in zip(results, _fake_sample_(*values), strict=True)
+    )
 
 
 def _fake_nothing(*values: Any) -> None:
@@ -133,3 +160,6 @@ for _op, _mutates in MUTATES.items():
     _library.define(overload(_op) + _schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(overload(_op), _implementation(_op), "CompositeExplicitAutograd")
     register_fake(f"{NAMESPACE}::{overload(_op)}", _FAKES[_op], lib=_library)
+
+REGISTERED = {op: registered(op) for op in MUTATES}
+"""The ops by name, called as a backend's functions are."""

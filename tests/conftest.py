@@ -1,12 +1,25 @@
-"""Tokenizers that many tests share."""
+"""Tokenizers that many tests share, and the backends."""
 
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from rnr_kernels import backends
+from rnr_kernels.backends import native
+
+
+@pytest.fixture(params=[backend.name for backend in backends.BACKENDS])
+def every_backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What an op means is the same on each: tests in literal numbers run on all of them."""
+    if request.param == "native" and (missing := native.unavailable()):
+        pytest.skip(missing)
+    with backends.use(request.param):
+        yield
 
 
 @pytest.fixture(scope="session")

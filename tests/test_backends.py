@@ -1,5 +1,7 @@
 """Selection of backends, and the promises that each of them keeps on the shared cases."""
 
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rnr_kernels import backends, compile_rules, reference, sample_, testing, token_stats
-from rnr_kernels.backends import REFERENCE, Backend
+from rnr_kernels.backends import NATIVE, REFERENCE, Backend, native
 from rnr_kernels.rules.kinds import RuleSet
 from rnr_kernels.state import DecodeState
 from rnr_kernels.testing import CASES, Case, assert_matches, assert_same_bits
@@ -16,10 +18,24 @@ from rnr_kernels.testing import CASES, Case, assert_matches, assert_same_bits
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-@pytest.fixture(params=[backend.name for backend in backends.BACKENDS])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    with backends.use(request.param):
-        yield request.param
+SETS = [
+    Backend(f"native-{name}", native.functions(index), native.refuses)
+    for index, name in enumerate(native.instruction_sets())
+]
+"""The native backend on each instruction set of this processor."""
+
+TESTED = [*(SETS or [NATIVE]), *(other for other in backends.BACKENDS if other is not NATIVE)]
+
+
+@pytest.fixture(params=TESTED, ids=lambda backend: backend.name)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    tested: Backend = request.param
+    missing = tested is NATIVE and native.unavailable()
+    if missing:
+        pytest.skip(missing)
+    monkeypatch.setattr(backends, "BACKENDS", (tested, REFERENCE))
+    with backends.use(tested.name):
+        yield tested.name
 
 
 @pytest.fixture
@@ -41,6 +57,21 @@ def test_a_backend_gives_the_references_results(backend: str, case: Case) -> Non
     if backend == "reference":
         for name, value in expected.items():
             assert_same_bits(results[name], value, name)
+
+
+@cases
+def test_all_instruction_sets_give_the_same_bits(case: Case) -> None:
+    if len(SETS) < 2:
+        pytest.skip(native.unavailable() or f"one instruction set alone: {SETS[0].name}")
+    results = []
+    for tested in SETS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(backends, "BACKENDS", (tested, REFERENCE))
+            with backends.use(tested.name):
+                results.append(testing.run(case.build()))
+    for other in results[1:]:
+        for name, value in results[0].items():
+            assert_same_bits(other[name], value, name)
 
 
 @cases
@@ -187,7 +218,7 @@ def three(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     first = calls_of("first", calls, refuses={"torch.bfloat16", "7"})
     second = calls_of("second", calls, refuses=set())
     monkeypatch.setattr(backends, "BACKENDS", (first, second, REFERENCE))
-    monkeypatch.delenv("RNR_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "default_name", lambda: None)
     return calls
 
 
@@ -221,7 +252,7 @@ def test_a_backend_is_chosen_by_name(three: list[str], monkeypatch: pytest.Monke
         with backends.use("first"):
             stats()
         stats()
-    monkeypatch.setenv("RNR_BACKEND", "second")
+    monkeypatch.setattr(backends, "default_name", lambda: "second")
     stats()
     with backends.use("first"):
         stats()
@@ -247,9 +278,84 @@ def test_a_named_backend_that_cannot_serve_is_an_error(
             sample_(torch.zeros(1, 5), program, state)
     with pytest.raises(ValueError, match="one of first, second, reference, got 'third'"):
         backends.use("third").__enter__()
-    monkeypatch.setenv("RNR_BACKEND", "third")
+    monkeypatch.setattr(backends, "default_name", lambda: "third")
     with pytest.raises(ValueError, match="got 'third'; see RNR_BACKEND"):
         stats()
+
+
+def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends.default_name.cache_clear()
+    try:
+        monkeypatch.setenv("RNR_BACKEND", "second")
+        assert backends.default_name() == "second"
+        monkeypatch.setenv("RNR_BACKEND", "")
+        assert backends.default_name() == "second"
+        backends.default_name.cache_clear()
+        assert backends.default_name() is None
+    finally:
+        backends.default_name.cache_clear()
+
+
+def test_the_table_is_asked_once_for_each_kind_of_call(
+    three: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def refuses(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) -> None:
+        asked.append((op, vocab_size))
+
+    only = Backend("only", REFERENCE.functions, refuses)
+    monkeypatch.setattr(backends, "BACKENDS", (only, REFERENCE))
+    for vocab_size in (5, 5, 6, 5):
+        stats(vocab_size)
+    assert asked == [("token_stats", 5), ("token_stats", 6)]
+
+
+def test_missing_kernels_are_one_warning_and_none_where_the_reference_was_chosen(
+    three: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "unavailable", lambda: "they are missing; install them")
+    monkeypatch.setattr(backends, "BACKENDS", (NATIVE, REFERENCE))
+    backends._warn_of_the_reference.cache_clear()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with backends.use("reference"):
+                stats(8)
+            assert caught == []
+            for vocab_size in (8, 9, 9):
+                stats(vocab_size)
+        (warning,) = caught
+        assert str(warning.message) == (
+            "rnr_kernels runs on its slow reference, because they are missing; install them"
+        )
+        assert warning.filename == __file__
+        with backends.use("native"), pytest.raises(ValueError, match="here: they are missing"):
+            stats(8)
+    finally:
+        backends._warn_of_the_reference.cache_clear()
+
+
+def test_the_backends_that_must_be_there_are() -> None:
+    required = [name for name in os.environ.get("RNR_REQUIRE_BACKENDS", "").split(",") if name]
+    if not required:
+        pytest.skip("RNR_REQUIRE_BACKENDS names none")
+    cpu = torch.device("cpu")
+    for name in required:
+        with backends.use(name):
+            assert callable(backends.find("sample_", cpu, torch.float32, 32))
+
+
+@pytest.mark.parametrize("op", NATIVE.functions)
+def test_the_native_backend_serves_the_cpu_and_the_logits_dtypes(op: str) -> None:
+    if native.unavailable():
+        pytest.skip(native.unavailable() or "")
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert backends.refusal(NATIVE, op, cpu, dtype, 128_256) is None
+        assert backends.find(op, cpu, dtype, 128_256) is NATIVE.functions[op]
+    assert backends.refusal(NATIVE, op, meta, torch.float32, 32) == "it serves the CPU, not meta"
+    assert backends.find(op, meta, torch.float32, 32) is REFERENCE.functions[op]
 
 
 def test_the_reference_serves_every_op() -> None:

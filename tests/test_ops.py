@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnr_kernels import (
     Sampling,
@@ -121,6 +123,64 @@ def test_opcheck(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -
 
 def test_every_op_is_checked() -> None:
     assert {op for op, _, _ in calls()} == set(MUTATES)
+
+
+# Who sees the op
+
+
+class Seen(TorchDispatchMode):
+    """Notes the ops of this project."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace.startswith("rnr"):
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_modes_see_the_registered_op() -> None:
+    program, state = request()
+    with Seen() as seen:
+        apply_rules_(random_logits(), program, state)
+        rule_log_softmax(random_logits(), program, state, out=torch.empty(3, VOCAB))
+        sample_(random_logits(), program, state)
+        update_state_(state, TARGETS)
+        token_stats(random_logits(), TARGETS)
+    assert seen.names == [
+        "rnr.apply_rules_.default",
+        "rnr.rule_log_softmax.out",
+        "rnr.sample_.default",
+        "rnr.update_state_.default",
+        "rnr.token_stats.default",
+    ]
+
+
+def test_fake_tensors_come_out_of_fake_tensors() -> None:
+    program, state = request()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        logits = mode.from_tensor(random_logits())
+        drawn = sample_(logits, program, state, return_rank=True)
+        assert drawn.logprob is None and isinstance(drawn.rank, FakeTensor)
+        assert (drawn.rank.shape, drawn.rank.dtype) == ((3,), torch.int32)
+    assert state.num_output_tokens.tolist() == [2, 2, 2]
+
+
+@pytest.mark.filterwarnings("ignore:rnr.*autograd kernel was not registered:UserWarning")
+def test_gradients_flow_through_the_reference() -> None:
+    program, state = request()
+    logits = random_logits().requires_grad_()
+    logprobs = rule_log_softmax(logits, program, state)
+    assert isinstance(logprobs, Tensor)
+    logprobs[:, 7].sum().backward()  # type: ignore[no-untyped-call]
+    expected = torch.nn.functional.one_hot(torch.tensor([7] * 3), VOCAB) - logprobs.exp()
+    torch.testing.assert_close(logits.grad, expected.detach())
+    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
+        apply_rules_(logits, program, state)
+    with torch.no_grad():
+        assert not sample_(logits, program, state).token_ids.requires_grad
 
 
 # torch.compile

@@ -1,13 +1,12 @@
 """Padding rows, invalid rows, bans, copied bits and padded columns, in literal numbers."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from rnr_kernels import apply_rules_, backends, rule_log_softmax, sample_
+from rnr_kernels import apply_rules_, rule_log_softmax, sample_
 from rnr_kernels.layout import ERROR_PROGRAM, ERROR_SLOT
 from rnr_kernels.rules.kinds import BanTokens, LogitRule, ScoreVector, TokenBias, UsedTokenPenalty
 from rnr_kernels.testing import admitted, assert_same_bits
@@ -15,10 +14,7 @@ from rnr_kernels.testing import admitted, assert_same_bits
 INF, NAN = math.inf, math.nan
 
 
-@pytest.fixture(autouse=True)
-def on_the_reference() -> Iterator[None]:
-    with backends.use("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
 """Rule scores, adjusted logits and the renormalised product: the contract in literal numbers."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rnr_kernels import apply_rules_, backends, compile_rules, rule_log_softmax, sample_
+from rnr_kernels import apply_rules_, compile_rules, rule_log_softmax, sample_
 from rnr_kernels.layout import ERROR_TOKEN
 from rnr_kernels.rules.kinds import (
     BanTokens,
@@ -26,10 +26,7 @@ from rnr_kernels.testing import admitted, assert_same_bits
 INF, NAN = math.inf, math.nan
 
 
-@pytest.fixture(autouse=True)
-def on_the_reference() -> Iterator[None]:
-    with backends.use("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 def adjusted(logits: list[float], rules: Sequence[LogitRule], **options: Any) -> list[float]:

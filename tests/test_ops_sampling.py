@@ -1,14 +1,13 @@
 """sample_ and update_state_: filters, greedy choice, uniforms and the state, in literal numbers."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rnr_kernels import Sampling, backends, sample_, update_state_
+from rnr_kernels import Sampling, sample_, update_state_
 from rnr_kernels.layout import ERROR_SLOT, ERROR_TOKEN
 from rnr_kernels.ops import SampleOutput
 from rnr_kernels.rules.kinds import BanTokens, LogitRule, TokenBias, UsedTokenPenalty
@@ -18,10 +17,7 @@ from rnr_kernels.testing import admitted, assert_same_bits
 INF = math.inf
 
 
-@pytest.fixture(autouse=True)
-def on_the_reference() -> Iterator[None]:
-    with backends.use("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 def drawn(logits: list[float], sampling: Sampling, rows: int = 48) -> dict[int, float]:

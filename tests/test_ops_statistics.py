@@ -1,7 +1,6 @@
 """Token statistics in literal numbers: ranks, ties, log-probabilities, entropy, divergence."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor
 
 from rnr_kernels import (
-    backends,
     linear_shift_stats,
     linear_token_stats,
     shift_stats,
@@ -21,10 +19,7 @@ from rnr_kernels.testing import assert_same_bits
 INF, NAN = math.inf, math.nan
 
 
-@pytest.fixture(autouse=True)
-def on_the_reference() -> Iterator[None]:
-    with backends.use("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 def ids(*values: int) -> Tensor:
@@ -148,7 +143,7 @@ def test_equal_distributions_have_no_divergence() -> None:
     # The same distributions but for rounding, which must not make a divergence negative.
     shifted = shift_stats(logits, logits + 0.1, target)
     for divergence in (shifted.kl_aligned_base, shifted.kl_base_aligned):
-        assert divergence.max() < 1e-10
+        assert divergence.max() < 1e-7
         assert divergence.min() >= 0.0
 
 

@@ -1,5 +1,6 @@
 """What a user installs: the sdist builds, the wheel from it holds code, types, weights, licence."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,8 @@ NOT_SOURCE = (".*", "__pycache__", "*.egg-info", "*.so", "build", "dist")
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that was built from it."""
-    pytest.importorskip("build", reason="needs the package build")
+    """A folder with the sdist, and the wheel that was built from it, without compiled kernels."""
+    pytest.importorskip("build.env", reason="needs the package build")
     folder = tmp_path_factory.mktemp("packaging")
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_SOURCE))
@@ -27,6 +28,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source],
         check=True,
         capture_output=True,
+        env={**os.environ, "RNR_BUILD_EXT": "0"},
     )
     return folder / "dist"
 
@@ -87,4 +89,6 @@ def test_version_licence_and_command_stand_in_the_metadata(wheel: zipfile.ZipFil
 
 def test_the_sdist_holds_the_package_its_tests_and_its_build(sdist_names: set[str]) -> None:
     required = {"LICENSE", "README.md", "pyproject.toml", "setup.py", "tests/conftest.py"}
-    assert (package_files() | required) - sdist_names == set()
+    kernels = {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.*")}
+    assert {"csrc/rnr.h", "csrc/binding.cpp", "csrc/cpu/kernels.h"} <= kernels
+    assert (package_files() | required | kernels) - sdist_names == set()

@@ -5,18 +5,21 @@ rows never decides, so a row's result does not depend on its batch.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 
 from rnr_kernels import reference
+from rnr_kernels.backends import native
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backend:
     """One implementation: a name, the functions it offers by op name, and what it can serve."""
 
@@ -38,7 +41,9 @@ REFERENCE = Backend(
     _serves_everything,
 )
 
-BACKENDS: tuple[Backend, ...] = (REFERENCE,)
+NATIVE = Backend("native", native.functions(), native.refuses)
+
+BACKENDS: tuple[Backend, ...] = (NATIVE, REFERENCE)
 """In order of preference: the first that does not refuse serves."""
 
 _chosen: ContextVar[str | None] = ContextVar("rnr_backend", default=None)
@@ -47,7 +52,7 @@ _chosen: ContextVar[str | None] = ContextVar("rnr_backend", default=None)
 @contextmanager
 def use(name: str) -> Iterator[None]:
     """Within the block, every op runs on this backend, or is a ValueError with the reason."""
-    _named(name)
+    named(name)
     token = _chosen.set(name)
     try:
         yield
@@ -55,30 +60,69 @@ def use(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def find(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) -> Callable[..., Any]:
-    """The function that serves a call."""
-    name = _chosen.get() or os.environ.get("RNR_BACKEND")
-    if name:
-        backend = _named(name)
-        reason = _refusal(backend, op, device, dtype, vocab_size)
-        if reason is not None:
-            raise ValueError(f"backend {name!r} does not serve {op} here: {reason}")
-        return backend.functions[op]
-    for backend in BACKENDS:
-        if _refusal(backend, op, device, dtype, vocab_size) is None:
-            return backend.functions[op]
-    raise AssertionError("the reference serves everything")
+def find(
+    op: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    vocab_size: int,
+    gradients: bool = False,
+) -> Callable[..., Any]:
+    """The function that serves a call; the reference where gradients are asked for and no backend
+    was picked by name, as no other one has them."""
+    name = _chosen.get() or default_name()
+    table = (REFERENCE,) if gradients else BACKENDS
+    return _serving(table, name, op, device, dtype, vocab_size)
 
 
-def _refusal(
+@cache
+def default_name() -> str | None:
+    """The name in `RNR_BACKEND`, which is read once."""
+    return os.environ.get("RNR_BACKEND") or None
+
+
+def refusal(
     backend: Backend, op: str, device: torch.device, dtype: torch.dtype, vocab_size: int
 ) -> str | None:
+    """The reason why a backend does not serve a call, or None."""
     if op not in backend.functions:
         return f"it has no {op}"
     return backend.refuses(op, device, dtype, vocab_size)
 
 
-def _named(name: str) -> Backend:
+@cache
+def _serving(
+    table: tuple[Backend, ...],
+    name: str | None,
+    op: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    vocab_size: int,
+) -> Callable[..., Any]:
+    call = (op, device, dtype, vocab_size)
+    if name is not None:
+        backend = named(name)
+        reason = refusal(backend, *call)
+        if reason is not None:
+            raise ValueError(f"backend {name!r} does not serve {op} here: {reason}")
+        return backend.functions[op]
+    for backend in table:
+        reason = refusal(backend, *call)
+        if reason is None:
+            return backend.functions[op]
+        if reason == native.unavailable():
+            _warn_of_the_reference(reason)
+    raise AssertionError("the reference serves everything")
+
+
+@cache
+def _warn_of_the_reference(reason: str) -> None:
+    """Once: cached, and a warning that is an error is no result."""
+    message = f"rnr_kernels runs on its slow reference, because {reason}"
+    warnings.warn(message, RuntimeWarning, stacklevel=6)
+
+
+def named(name: str) -> Backend:
+    """The backend of this name; ValueError if there is none."""
     for backend in BACKENDS:
         if backend.name == name:
             return backend

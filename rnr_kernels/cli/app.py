@@ -3,6 +3,7 @@
 import typer
 
 from rnr_kernels.cli.generate import generate_command
+from rnr_kernels.cli.info import info_command
 from rnr_kernels.cli.rules import rules_app
 
 app = typer.Typer(
@@ -14,3 +15,4 @@ app = typer.Typer(
 )
 app.command("generate")(generate_command)
 app.add_typer(rules_app, name="rules")
+app.command("info")(info_command)

@@ -16,10 +16,11 @@ def rows_are_valid(values: Tensor) -> Tensor:
     return ~broken & (values > NEG_INF).any(1)
 
 
-def logsumexp(values: Tensor, valid: Tensor) -> Tensor:
-    """float64 [R]; NaN for rows that are not valid. One fixed tree per tile, tiles in order."""
+def logsumexp(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """float64 [R] twice: the maximum, and what the result is above it; NaN for rows that are not
+    valid. In two parts, because a large maximum would swallow the other."""
     _, top, log_total = _shifted(values, valid)
-    return torch.where(valid, top + log_total, math.nan)
+    return top, torch.where(valid, log_total, math.nan)
 
 
 def log_softmax(values: Tensor, valid: Tensor) -> Tensor:

@@ -164,13 +164,14 @@ def apply_rules_(
     row_offsets: Tensor | None = None,
     draft_token_ids: Tensor | None = None,
 ) -> None:
-    """logits += r, rounded once to the logits' dtype; untouched tokens and rows keep their bits."""
+    """logits += r, rounded once to the logits' dtype; untouched tokens and rows keep their bits,
+    and so does a NaN that no rule bans."""
     adjusted = adjust(
         logits, vocab_size, program, state, error,
         state_indices, allowed_bitmask, row_offsets, draft_token_ids,
     )  # fmt: skip
     columns = logits[:, :vocab_size]
-    touched = adjusted.rows.live[:, None] & (adjusted.score != 0)
+    touched = adjusted.rows.live[:, None] & (adjusted.score != 0) & ~adjusted.value.isnan()
     columns.copy_(torch.where(touched, adjusted.value.to(logits.dtype), columns))
 
 
@@ -220,9 +221,9 @@ def rule_log_softmax_out(
     )  # fmt: skip
     if log_z is not None:
         base = logits[:, :vocab_size].float()
-        base_lse = logsumexp(base, adjusted.valid & rows_are_valid(base))
-        lse = logsumexp(adjusted.value, adjusted.valid)
-        rules_lse = logsumexp(adjusted.score, adjusted.valid)
-        log_z.copy_(lse - base_lse - rules_lse)
+        top, rest = logsumexp(adjusted.value, adjusted.valid)
+        base_top, base_rest = logsumexp(base, adjusted.valid & rows_are_valid(base))
+        rules_top, rules_rest = logsumexp(adjusted.score, adjusted.valid)
+        log_z.copy_((top - base_top - rules_top) + (rest - base_rest - rules_rest))
     out[:, :vocab_size] = log_softmax(adjusted.value, adjusted.valid).float()
     out[:, vocab_size:] = torch.where(adjusted.valid[:, None], NEG_INF, math.nan)

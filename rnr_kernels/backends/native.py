@@ -1,0 +1,190 @@
+"""The `native` backend: kernels in C++ for CPUs (csrc), in a library loaded on first use."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnr_kernels.backends import native_linear
+from rnr_kernels.layout import ProgramTensors, StateTensors
+
+BEST = 0
+"""The first of `instruction_sets`."""
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+Tables = Sequence[Tensor]
+
+
+class _Library:
+    """The library's ops by name."""
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        """On the first use of an op, after which it is an attribute."""
+        overload = getattr(torch.ops.rnr_C, op).default
+        # What the overload calls, past a Python frame.
+        function: Callable[..., Any] = getattr(overload, "_op", overload)
+        setattr(self, op, function)
+        return function
+
+
+_C = _Library()
+
+
+@cache
+def unavailable() -> str | None:
+    """Loads the library; the reason where that is not possible, and what to do about it."""
+    spec = importlib.util.find_spec("rnr_kernels._C")
+    if spec is None or spec.origin is None:
+        return (
+            "the compiled kernels are missing; with g++ and ninja installed, install rnr_kernels "
+            "anew with pip install --no-build-isolation"
+        )
+    try:
+        torch.ops.load_library(spec.origin)
+    except OSError as error:
+        return f"the compiled kernels do not load: {error}"
+    return None
+
+
+def refuses(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) -> str | None:
+    """The reason why it does not serve, or None (see Backend)."""
+    if device.type != "cpu":
+        return f"it serves the CPU, not {device.type}"
+    if op != "update_state_" and dtype not in DTYPES:
+        return f"it serves float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
+    return unavailable()
+
+
+def instruction_sets() -> list[str]:
+    """Those that this processor runs and the library holds, best first."""
+    if unavailable() is not None:
+        return []
+    names: str = torch.ops.rnr_C.instruction_sets()
+    return names.split(",")
+
+
+def _program(tables: Tables) -> Tensor:
+    """Tables that came through torch.ops.rnr are a list: their addresses are looked up anew."""
+    whole = tables if isinstance(tables, ProgramTensors) else ProgramTensors(*tables)
+    return whole.addresses
+
+
+def _state(tables: Tables) -> Tensor:
+    return (tables if isinstance(tables, StateTensors) else StateTensors(*tables)).addresses
+
+
+def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:
+    """The ops by name, as `reference` declares them, on one of the `instruction_sets`."""
+
+    def apply_rules_(
+        logits: Tensor,
+        vocab_size: int,
+        program: Tables,
+        state: Tables,
+        error: Tensor,
+        state_indices: Tensor | None = None,
+        allowed_bitmask: Tensor | None = None,
+        row_offsets: Tensor | None = None,
+        draft_token_ids: Tensor | None = None,
+    ) -> None:
+        _C.apply_rules_(
+            logits, vocab_size, _program(program), _state(state), error,
+            state_indices, allowed_bitmask, row_offsets, draft_token_ids, instruction_set,
+        )  # fmt: skip
+
+    def rule_log_softmax(
+        logits: Tensor,
+        vocab_size: int,
+        program: Tables,
+        state: Tables,
+        error: Tensor,
+        state_indices: Tensor | None = None,
+        allowed_bitmask: Tensor | None = None,
+        row_offsets: Tensor | None = None,
+        draft_token_ids: Tensor | None = None,
+        return_log_z: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        return _C.rule_log_softmax(  # type: ignore[no-any-return]
+            logits, vocab_size, _program(program), _state(state), error,
+            state_indices, allowed_bitmask, row_offsets, draft_token_ids,
+            return_log_z, instruction_set,
+        )  # fmt: skip
+
+    def rule_log_softmax_out(
+        logits: Tensor,
+        vocab_size: int,
+        program: Tables,
+        state: Tables,
+        error: Tensor,
+        out: Tensor,
+        log_z: Tensor | None = None,
+        state_indices: Tensor | None = None,
+        allowed_bitmask: Tensor | None = None,
+        row_offsets: Tensor | None = None,
+        draft_token_ids: Tensor | None = None,
+    ) -> None:
+        _C.rule_log_softmax_out(
+            logits, vocab_size, _program(program), _state(state), error, out, log_z,
+            state_indices, allowed_bitmask, row_offsets, draft_token_ids, instruction_set,
+        )  # fmt: skip
+
+    def sample_(
+        logits: Tensor,
+        vocab_size: int,
+        program: Tables,
+        state: Tables,
+        error: Tensor,
+        state_indices: Tensor | None = None,
+        allowed_bitmask: Tensor | None = None,
+        row_offsets: Tensor | None = None,
+        draft_token_ids: Tensor | None = None,
+        return_logprob: bool = False,
+        return_adjusted_logprob: bool = False,
+        return_rank: bool = False,
+    ) -> tuple[Tensor | None, ...]:
+        return _C.sample_(  # type: ignore[no-any-return]
+            logits, vocab_size, _program(program), _state(state), error,
+            state_indices, allowed_bitmask, row_offsets, draft_token_ids,
+            return_logprob, return_adjusted_logprob, return_rank, instruction_set,
+        )  # fmt: skip
+
+    def update_state_(
+        vocab_size: int,
+        state: Tables,
+        error: Tensor,
+        token_ids: Tensor,
+        counts: Tensor | None = None,
+        state_indices: Tensor | None = None,
+    ) -> None:
+        _C.update_state_(vocab_size, _state(state), error, token_ids, counts, state_indices)
+
+    def token_stats(
+        logits: Tensor, token_ids: Tensor, vocab_size: int, top_k: int = 0
+    ) -> tuple[Tensor, ...]:
+        return _C.token_stats(  # type: ignore[no-any-return]
+            logits, token_ids, vocab_size, top_k, instruction_set
+        )
+
+    def shift_stats(
+        logits: Tensor, base_logits: Tensor, token_ids: Tensor, vocab_size: int, top_k: int = 0
+    ) -> tuple[Tensor, ...]:
+        return _C.shift_stats(  # type: ignore[no-any-return]
+            logits, base_logits, token_ids, vocab_size, top_k, instruction_set
+        )
+
+    return {
+        function.__name__: function
+        for function in (
+            apply_rules_,
+            rule_log_softmax,
+            rule_log_softmax_out,
+            sample_,
+            update_state_,
+            token_stats,
+            shift_stats,
+        )
+    } | native_linear.functions(instruction_set)
