@@ -1,15 +1,16 @@
 """What a public op call costs beside its kernel."""
 
 from typing import Any
+from unittest import mock
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.inputs import Sequences, make_logits
 from benchmarks.workloads import Call, Peer, Workload
 from rnr_kernels import apply_rules_, rule_log_softmax, sample_, token_stats
+from rnr_kernels.backends import native
 from rnr_kernels.sampling import GREEDY
 
 
@@ -21,7 +22,7 @@ def build(case: Case) -> Workload:
     op = case.op.removeprefix("host cost of ")
     run, reset = _public_call(op, case.rows, case.vocab_size)
     reset()
-    return Workload(run, {cases.KERNEL: innermost_op(run)}, reset)
+    return Workload(run, {cases.KERNEL: kernel_alone(run)}, reset)
 
 
 def _public_call(op: str, num_rows: int, vocab_size: int) -> tuple[Call, Call]:
@@ -46,38 +47,32 @@ def _public_call(op: str, num_rows: int, vocab_size: int) -> tuple[Call, Call]:
     return calls[op]
 
 
-class _OpRecorder(TorchDispatchMode):
-    """Notes this project's ops as the dispatcher meets them."""
+class _KernelRecorder:
+    """Stands in for the native backend's ops and notes the last call of one."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.met: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+    def __init__(self, ops: Any) -> None:
+        self._ops = ops
+        self.last: tuple[Any, tuple[Any, ...]] | None = None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace.startswith("rnr"):
-            self.met.append((func, args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
+    def __getattr__(self, name: str) -> Any:
+        op = getattr(self._ops, name)
+
+        def noted(*args: Any) -> Any:
+            self.last = (op, args)
+            return op(*args)
+
+        return noted
 
 
-def innermost_op(run: Call) -> Peer:
-    """The last of this project's ops that a call reaches, as a call of its own with its arguments.
+def kernel_alone(run: Call) -> Peer:
+    """The C++ op that a call reaches, with the same arguments and nothing of Python before it.
 
-    Without a native library that is nothing but the reference, which the call then repeats.
+    Without the native library that is nothing but the reference, which the call then repeats.
     """
-    recorder = _OpRecorder()
-    with recorder:
+    recorder = _KernelRecorder(native._C)
+    with mock.patch.object(native, "_C", recorder):
         run()
-    if not recorder.met:
+    if recorder.last is None:
         return Peer(run, lambda: None)
-    op, args, kwargs = recorder.met[-1]
-
-    def alone() -> Any:
-        return op(*args, **kwargs)
-
-    def gate() -> None:
-        again = _OpRecorder()
-        with again:
-            run()
-        assert again.met[-1][0] is op, f"the call reached {again.met[-1][0]}, not {op}"
-
-    return Peer(alone, gate)
+    op, args = recorder.last
+    return Peer(lambda: op(*args), lambda: None)

@@ -82,7 +82,7 @@ def test_both_decode_loops_choose_the_same_tokens(op: str) -> None:
     generation.build(Case(op, 2, 64, "model")).check()
 
 
-def test_a_call_is_traced_to_this_projects_innermost_op() -> None:
+def test_a_call_is_traced_to_its_kernel() -> None:
     workload = host_cost.build(Case("host cost of token_stats", 1, 32))
     workload.check()
     alone = workload.peers[cases.KERNEL].run()
