@@ -14,8 +14,7 @@ void write_row(const AdjustedRow& row, const RowSums& sums, float* out) {
   alignas(64) float buffer[kBlock];
   const Floats shift = splat(sums.scan.top);
   const Floats log_sum = splat(static_cast<float>(sums.log_total()));
-  // Backwards: the end of the row is what the caches still hold.
-  for (int64_t b = row.logits.num_blocks() - 1; b >= 0; --b) {
+  for (int64_t b = 0; b < row.logits.num_blocks(); ++b) {
     const int64_t rest = row.logits.vocab_size - b * kBlock;
     float* target = rest < kBlock ? buffer : out + b * kBlock;
     row.visit(b, buffer, [&](const auto& block, bool) RNR_INLINE_LAMBDA {
