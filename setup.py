@@ -47,6 +47,8 @@ def instruction_sets() -> dict[str, str]:
     The plainest comes first: of an inline function that several sets hold the linker keeps the
     first, which must run on every processor.
     """
+    if platform.machine() in ("aarch64", "arm64"):
+        return {"neon": ""}  # part of every such processor
     sets = {"portable": ""}
     if platform.machine() in ("x86_64", "AMD64"):
         sets |= {"avx2": AVX2, "avx512": AVX512}

@@ -11,9 +11,15 @@ namespace avx2 {
 extern const Kernels kernels;
 }
 #endif
+#if defined(__aarch64__)
+namespace neon {
+extern const Kernels kernels;
+}
+#else
 namespace portable {
 extern const Kernels kernels;
 }
+#endif
 
 namespace {
 
@@ -34,7 +40,11 @@ struct Supported {
     if (has_avx512) tables[count++] = &avx512::kernels;
     if (has_avx2) tables[count++] = &avx2::kernels;
 #endif
+#if defined(__aarch64__)
+    tables[count++] = &neon::kernels;
+#else
     tables[count++] = &portable::kernels;
+#endif
   }
 };
 

@@ -20,7 +20,7 @@ struct Kernels {
 };
 
 // The tables of the instruction sets that this build holds and this processor runs, best first.
-// The last one is portable C++.
+// The last one runs on every processor of its family.
 const Kernels* const* supported(int* count);
 
 // These take no time worth a thread.
