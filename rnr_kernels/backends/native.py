@@ -1,8 +1,9 @@
 """The `native` backend: kernels in C++ for CPUs (csrc), in a library loaded on first use."""
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,14 +38,16 @@ _C = _Library()
 @cache
 def unavailable() -> str | None:
     """Loads the library; the reason where that is not possible, and what to do about it."""
-    spec = importlib.util.find_spec("rnr_kernels._C")
-    if spec is None or spec.origin is None:
+    # Beside this package and nowhere else: import hooks may know another copy of it.
+    folder = Path(__file__).parent.parent
+    found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_C{suffix}").is_file()]
+    if not found:
         return (
             "the compiled kernels are missing; with g++ and ninja installed, install rnr_kernels "
             "anew with pip install --no-build-isolation"
         )
     try:
-        torch.ops.load_library(spec.origin)
+        torch.ops.load_library(found[0])
     except OSError as error:
         return f"the compiled kernels do not load: {error}"
     return None
