@@ -123,9 +123,9 @@ def ninja_rules(folder: Path, library: Path) -> str:
     lines = [
         f"builddir = {folder}",
         f"cxx = {shlex.join(compiler() or [])}",
-        f"flags = {FLAGS} {os.environ.get('CXXFLAGS', '')}",
+        f"flags = {FLAGS} {from_environment('CXXFLAGS')}",
         f"torch = {only_torch} -isystem {torch}/include",
-        f"ldflags = -L{torch}/lib -ltorch_cpu {undefined} {os.environ.get('LDFLAGS', '')}",
+        f"ldflags = -L{torch}/lib -ltorch_cpu {undefined} {from_environment('LDFLAGS')}",
         "rule compile",
         "  command = $cxx $flags $more -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
@@ -158,12 +158,19 @@ def ninja_rules(folder: Path, library: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def from_environment(name: str) -> str:
+    """Flags, with what ninja would read as a variable escaped."""
+    return os.environ.get(name, "").replace("$", "$$")
+
+
 def escaped(path: Path) -> str:
     """A path in a build statement."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-wish = os.environ.get("RNR_BUILD_EXT")
+wish = os.environ.get("RNR_BUILD_EXT", "")
+if wish not in ("", "0", "1"):
+    sys.exit(f"error: RNR_BUILD_EXT must be 0 (leave out) or 1 (insist), got {wish!r}")
 reason = "RNR_BUILD_EXT=0" if wish == "0" else why_not()
 if reason and wish == "1":
     sys.exit(f"error: RNR_BUILD_EXT=1, but {reason}")

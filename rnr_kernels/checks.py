@@ -219,6 +219,11 @@ def check_head(
             f"hidden must be [num_rows, width] float32, bfloat16 or float16, got "
             f"{_describe(hidden)}"
         )
+    if 0 in (hidden.shape[1], *weight.shape):
+        raise ValueError(
+            "hidden and weight must have at least one column, and the vocabulary one token, got "
+            f"{_describe(hidden)} and {_describe(weight)}"
+        )
     if weight.dim() != 2 or weight.shape[1] != hidden.shape[1] or weight.dtype not in LOGITS_DTYPES:
         raise ValueError(
             f"weight must be [vocab_size, {hidden.shape[1]}] float32, bfloat16 or float16, got "

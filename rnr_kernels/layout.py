@@ -55,7 +55,7 @@ class _Addressed:
     costs them microseconds a call to unpack.
 
     The tables of a program or state are made once and stay where they are. Moving all of them to
-    shared memory is noticed by the first.
+    shared memory is noticed by the first; moving a single other one is not, and must not be done.
     """
 
     DTYPES: ClassVar[tuple[torch.dtype, ...]]
@@ -90,7 +90,7 @@ def _addresses_of(tables: "ProgramTensors | StateTensors") -> Tensor:
                 f"strides {table.stride()} on {table.device}"
             )
         found += (table.data_ptr(), *table.shape)
-    return torch.tensor(found, dtype=torch.int64)
+    return torch.tensor(found, dtype=torch.int64, device="cpu")
 
 
 class _ProgramTables(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C import _len_torch_dispatch_stack
 from torch.compiler import is_dynamo_compiling
 
 from rnr_kernels import backends
@@ -75,18 +74,17 @@ class ShiftStats(NamedTuple):
     """bool [R]."""
 
 
+_num_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+"""How many dispatch modes are active; without the means to know, always one."""
+
+
 def _function(op: str, logits: Tensor, vocab_size: int) -> Callable[..., Any]:
     """What serves a call.
 
     Compilers, subclasses, modes and autograd have to see the registered op; else the backend's
     function saves the way through torch's dispatcher.
     """
-    if (
-        is_dynamo_compiling()
-        or type(logits) is not Tensor
-        or logits.requires_grad
-        or _len_torch_dispatch_stack()
-    ):
+    if is_dynamo_compiling() or type(logits) is not Tensor or logits.requires_grad or _num_modes():
         return REGISTERED[op]
     return backends.find(op, logits.device, logits.dtype, vocab_size)
 

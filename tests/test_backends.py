@@ -317,6 +317,7 @@ def test_missing_kernels_are_one_warning_and_none_where_the_reference_was_chosen
     monkeypatch.setattr(native, "unavailable", lambda: "they are missing; install them")
     monkeypatch.setattr(backends, "BACKENDS", (NATIVE, REFERENCE))
     backends._warn_of_the_reference.cache_clear()
+    backends._serving.cache_clear()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -334,6 +335,7 @@ def test_missing_kernels_are_one_warning_and_none_where_the_reference_was_chosen
             stats(8)
     finally:
         backends._warn_of_the_reference.cache_clear()
+        backends._serving.cache_clear()
 
 
 def test_the_backends_that_must_be_there_are() -> None:

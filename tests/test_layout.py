@@ -48,6 +48,14 @@ def test_a_copy_has_addresses_of_its_own(
     assert original.addresses is before
 
 
+def test_addresses_are_on_the_cpu_whatever_torchs_default_device(
+    tables: tuple[ProgramTensors, StateTensors],
+) -> None:
+    with torch.device("meta"):
+        addresses = [found.addresses for found in tables]
+    assert [found.device.type for found in addresses] == ["cpu", "cpu"]
+
+
 def test_tables_that_moved_are_found_again(tables: tuple[ProgramTensors, StateTensors]) -> None:
     for moved in tables:
         before = moved.addresses

@@ -116,3 +116,40 @@ def test_linear_stats_of_tensors_that_require_gradients(kernels: Functions) -> N
     expected = kernels["linear_token_stats"](hidden, weight, target)
     stats = kernels["linear_token_stats"](hidden.requires_grad_(), weight, target)
     assert_equal_stats(TokenStats(*stats), TokenStats(*expected))
+
+
+@pytest.mark.parametrize("invariant", [False, True])
+def test_neither_torchs_defaults_nor_autocast_change_the_statistics(
+    kernels: Functions, invariant: bool
+) -> None:
+    hidden, weight, ids = head(5000, 40)
+    arguments = (hidden, weight, ids, None, 1.0, 0.0, 2, invariant)
+    expected = TokenStats(*kernels["linear_token_stats"](*arguments))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+            results = TokenStats(*kernels["linear_token_stats"](*arguments))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_equal_stats(results, expected)
+
+
+def test_a_head_that_lies_by_columns_is_not_copied_whole(
+    kernels: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, weight, ids = head(9000, 5)
+    by_columns = weight.T.contiguous().T
+    largest = 0
+    contiguous = Tensor.contiguous
+
+    def noted(tensor: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, len(tensor))
+        return contiguous(tensor)
+
+    monkeypatch.setattr(Tensor, "contiguous", noted)
+    options = (None, 1.0, 0.0, 0, True)
+    results = kernels["linear_token_stats"](hidden, by_columns, ids, *options)
+    assert 0 < largest <= native_linear.TILE
+    expected = kernels["linear_token_stats"](hidden, weight, ids, *options)
+    assert_equal_stats(TokenStats(*results), TokenStats(*expected))

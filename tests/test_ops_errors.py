@@ -294,6 +294,16 @@ def test_updates_that_do_not_fit(
         ),
         (lambda: linear_token_stats(zeros(2), zeros(4, 2), ids(1)), ValueError, "hidden must be"),
         (
+            lambda: linear_token_stats(zeros(2, 0), zeros(4, 0), ids(1, 1)),
+            ValueError,
+            "at least one column",
+        ),
+        (
+            lambda: linear_token_stats(zeros(1, 3), zeros(0, 3), ids(1)),
+            ValueError,
+            "the vocabulary one token",
+        ),
+        (
             lambda: linear_token_stats(zeros(1, 2).double(), zeros(4, 2), ids(1)),
             ValueError,
             "hidden must be",

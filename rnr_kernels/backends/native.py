@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from rnr_kernels.backends import native_linear
-from rnr_kernels.layout import ProgramTensors, StateTensors
+from rnr_kernels.layout import SHARED_CONSTANTS, ProgramTensors, StateTensors
 
 BEST = 0
 """The first of `instruction_sets`."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+REBUILD = (
+    "install rnr_kernels anew with "
+    "pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir"
+)
 
 Tables = Sequence[Tensor]
 
@@ -42,14 +47,13 @@ def unavailable() -> str | None:
     folder = Path(__file__).parent.parent
     found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_C{suffix}").is_file()]
     if not found:
-        return (
-            "the compiled kernels are missing; with g++ and ninja installed, install rnr_kernels "
-            "anew with pip install --no-build-isolation"
-        )
+        return f"the compiled kernels are missing; with g++ and ninja installed, {REBUILD}"
     try:
         torch.ops.load_library(found[0])
     except OSError as error:
-        return f"the compiled kernels do not load: {error}"
+        return f"the compiled kernels do not load: {error.__cause__ or error}; {REBUILD}"
+    if tuple(torch.ops.rnr_C.constants()) != SHARED_CONSTANTS:
+        return f"the compiled kernels are of another version than the package; {REBUILD}"
     return None
 
 

@@ -51,7 +51,7 @@ class Head:
         """A buffer for float32 copies of weights, where products need them."""
         if self.invariant or self.weight.dtype == torch.float32:
             return None
-        return torch.empty(min(_copied(self.weight), TILE), self.weight.shape[1])
+        return _floats(min(_copied(self.weight), TILE), self.weight.shape[1])
 
     def logits(self, hidden: Tensor, start: int, buffer: Tensor, copies: Tensor | None) -> Tensor:
         """float32 [n, up to TILE] in the buffer: the tokens from `start` on."""
@@ -74,13 +74,15 @@ class Head:
         """float32 [n], by the same products; anything where the id is none."""
         out = hidden.new_empty(len(hidden))
         ids = token_ids.clamp(0, len(self.weight) - 1).long()
-        if self.invariant:
-            weight = _with_rows(self.weight)
-            _C.head_targets.default(hidden, weight, ids, out, self.instruction_set)
-        else:
-            for at in range(0, len(hidden), TARGETS):
-                rows, chosen = hidden[at : at + TARGETS], self.weight[ids[at : at + TARGETS]]
-                out[at : at + TARGETS] = torch.mm(rows, chosen.float().T).diagonal()
+        for at in range(0, len(hidden), TARGETS):
+            rows, part = hidden[at : at + TARGETS], out[at : at + TARGETS]
+            chosen = self.weight[ids[at : at + TARGETS]]
+            if self.invariant:
+                each = torch.arange(len(rows), device="cpu")
+                weight = chosen.contiguous()
+                _C.head_targets.default(rows, weight, each, part, self.instruction_set)
+            else:
+                part.copy_(torch.mm(rows, chosen.float().T).diagonal())
         return self._finish(out, None if self.bias is None else self.bias[ids])
 
     def _finish(self, logits: Tensor, bias: Tensor | None) -> Tensor:
@@ -94,6 +96,11 @@ class Head:
         return logits
 
 
+def _floats(*shape: int) -> Tensor:
+    """Whatever torch's default dtype and device are just now."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 def _with_rows(weight: Tensor) -> Tensor:
     return weight if weight.stride(1) == 1 else weight.contiguous()
 
@@ -103,6 +110,7 @@ def _copied(matrix: Tensor) -> int:
     return max(1, COPIED_ELEMENTS // max(1, matrix.shape[1]))
 
 
+@torch.autocast("cpu", enabled=False)  # logits are float32, never rounded
 def _in_chunks(
     op: Callable[..., tuple[Tensor, ...]],
     heads: Sequence[Head],
@@ -112,9 +120,9 @@ def _in_chunks(
 ) -> tuple[Tensor, ...]:
     vocab_size = len(heads[0].weight)
     rows = min(ROWS, max(1, len(token_ids)), *map(_copied, hidden))
-    buffers = [torch.empty(rows * min(TILE, vocab_size)) for _ in heads]
+    buffers = [_floats(rows * min(TILE, vocab_size)) for _ in heads]
     copies = [head.copies() for head in heads]
-    running = torch.empty(rows, _C.running_bytes(), dtype=torch.uint8)
+    running = torch.empty(rows, _C.running_bytes(), dtype=torch.uint8, device="cpu")
     chunks = []
     for at in range(0, max(1, len(token_ids)), rows):
         ids = token_ids[at : at + rows]

@@ -84,7 +84,8 @@ def head_logits(
 ) -> Tensor:
     """float32 [n, V]: softcap * tanh((hidden @ weight.T + bias) * logit_scale / softcap)."""
     rows = hidden.float()
-    logits = torch.cat([rows @ part.float().T for part in weight.split(LINEAR_TILE)], dim=1)
+    with torch.autocast(hidden.device.type, enabled=False):
+        logits = torch.cat([rows @ part.float().T for part in weight.split(LINEAR_TILE)], dim=1)
     if bias is not None:
         logits = logits + bias.float()
     logits = logits * logit_scale
