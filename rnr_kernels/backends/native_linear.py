@@ -110,7 +110,6 @@ def _copied(matrix: Tensor) -> int:
     return max(1, COPIED_ELEMENTS // max(1, matrix.shape[1]))
 
 
-@torch.autocast("cpu", enabled=False)  # logits are float32, never rounded
 def _in_chunks(
     op: Callable[..., tuple[Tensor, ...]],
     heads: Sequence[Head],
@@ -158,7 +157,8 @@ def functions(instruction_set: int) -> dict[str, Callable[..., Any]]:
         invariant: bool = False,
     ) -> tuple[Tensor, ...]:
         head = Head(weight, bias, logit_scale, softcap, invariant, instruction_set)
-        return _in_chunks(_C.token_stats_chunk.default, [head], [hidden], token_ids, top_k)
+        with torch.autocast("cpu", enabled=False):  # logits are float32, never rounded
+            return _in_chunks(_C.token_stats_chunk.default, [head], [hidden], token_ids, top_k)
 
     @torch.no_grad()
     def linear_shift_stats(
@@ -183,7 +183,8 @@ def functions(instruction_set: int) -> dict[str, Callable[..., Any]]:
             ),
         ]
         hiddens = [hidden, base_hidden]
-        return _in_chunks(_C.shift_stats_chunk.default, heads, hiddens, token_ids, top_k)
+        with torch.autocast("cpu", enabled=False):
+            return _in_chunks(_C.shift_stats_chunk.default, heads, hiddens, token_ids, top_k)
 
     return {
         "linear_token_stats": linear_token_stats,
