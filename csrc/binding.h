@@ -2,7 +2,7 @@
 //
 // The files called binding are the only ones that know torch, by its stable interface alone.
 // Checked here is what memory safety needs; what users see is checked, and said better, in
-// rnr_kernels/checks.py.
+// rnr_kernels/checks.py. Trusted are addresses of tables and running statistics: the package's own.
 #pragma once
 
 #include <torch/csrc/stable/library.h>

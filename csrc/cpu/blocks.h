@@ -15,7 +15,7 @@ constexpr int kBlock = 256;
 constexpr int kTileBlocks = kTile / kBlock;
 constexpr int kBlockWords = kBlock / kBits;
 
-// Memory that grows with the vocabulary divided by some hundreds; no C++ container, see simd.h.
+// Memory for a few thousand elements, or V / 32; no C++ container, see simd.h.
 template <typename T>
 struct Scratch {
   T* data;

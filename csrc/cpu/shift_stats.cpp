@@ -100,11 +100,14 @@ struct PairRow {
     if (any(pass.huge)) add_huge(block_p, block_q);
   }
 
-  // The cross terms that were left out.
+  // The cross terms that were left out, by the same float32 gap.
   __attribute__((noinline)) void add_huge(const float* block_p, const float* block_q) {
+    const float shift_p = static_cast<float>(p.sums.top), shift_q = static_cast<float>(q.sums.top);
     for (int i = 0; i < kBlock; ++i) {
+      const float rounded = (block_p[i] - shift_p) - (block_q[i] - shift_q);
       const double d_p = block_p[i] - p.sums.top, d_q = block_q[i] - q.sums.top, gap = d_p - d_q;
-      if (!(d_p > -INFINITY && d_q > -INFINITY) || (gap < kHugeGap && gap > -kHugeGap)) continue;
+      const bool is_small = rounded < kHugeGap && rounded > -kHugeGap;
+      if (!(d_p > -INFINITY && d_q > -INFINITY) || is_small) continue;
       cross_p += exp64(d_p) * gap;
       cross_q += exp64(d_q) * gap;
     }

@@ -64,8 +64,8 @@ RNR_INLINE Ints float_to_bfloat16(Floats x) {
 // Over lanes in one order: lane i with i + 8, then i + 4, i + 2, i + 1.
 template <typename F>
 RNR_INLINE float reduce(Floats x, F two) {
-#if defined(__AVX2__)
-#if RNR_PARTS == 2
+#if !defined(RNR_PARTS) || RNR_PARTS == 2
+#if defined(RNR_PARTS)
   const __m256 low = (__m256)x.v[0], high = (__m256)x.v[1];
 #else
   const __m256 low = _mm512_castps512_ps256(x.v), high = _mm512_extractf32x8_ps(x.v, 1);

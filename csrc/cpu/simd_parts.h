@@ -70,9 +70,6 @@ RNR_INLINE Floats operator*(Floats a, Floats b) { RNR_EACH(Floats, a.v[i] * b.v[
 RNR_INLINE Ints operator+(Ints a, Ints b) {
   RNR_EACH(Ints, (IntPart)((UintPart)a.v[i] + (UintPart)b.v[i]));
 }
-RNR_INLINE Ints operator-(Ints a, Ints b) {
-  RNR_EACH(Ints, (IntPart)((UintPart)a.v[i] - (UintPart)b.v[i]));
-}
 RNR_INLINE Ints operator&(Ints a, Ints b) { RNR_EACH(Ints, a.v[i] & b.v[i]); }
 RNR_INLINE Ints operator|(Ints a, Ints b) { RNR_EACH(Ints, a.v[i] | b.v[i]); }
 RNR_INLINE Ints max(Ints a, Ints b) { RNR_EACH(Ints, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
