@@ -9,15 +9,50 @@
 
 namespace rnr::cpu::RNR_ISA {
 
-// A block of which rules touch nothing but used tokens: adjusted on the way.
-struct UsedBlock {
+// Runs of blocks as `for_each_run` hands them on: the q-th 64 of the adjusted values and of the
+// logits, and whether these two may differ.
+struct UntouchedRun : PlainRun {
+  RNR_INLINE Quad logits(int q) const { return quad(q); }
+  RNR_INLINE bool differs(int) const { return false; }
+};
+
+// Rules touch nothing but used tokens, if any: adjusted on the way. Few of 64 tokens in a row are
+// used, and a branch on that costs less than masks that are mostly empty.
+struct UsedRun {
   const float* values;
   const uint32_t* used;
   Floats penalty;
 
-  RNR_INLINE Floats lanes(int i) const {
-    return subtract(lanes_of(used, i), load(values + kLanes * i), penalty);
+  RNR_INLINE Quad quad(int q) const {
+    Quad x = logits(q);
+    if (__builtin_expect(differs(q), 0)) {
+      const uint32_t* words = used + kQuad / kBits * q;
+      x.a = subtract(lanes_of(words, 0), x.a, penalty);
+      x.b = subtract(lanes_of(words, 1), x.b, penalty);
+      x.c = subtract(lanes_of(words, 2), x.c, penalty);
+      x.d = subtract(lanes_of(words, 3), x.d, penalty);
+    }
+    return x;
   }
+  RNR_INLINE Quad logits(int q) const { return load_quad(values + kQuad * q); }
+  RNR_INLINE bool differs(int q) const {
+    uint64_t bits;
+    memcpy(&bits, used + kQuad / kBits * q, sizeof(bits));
+    return bits != 0;
+  }
+};
+
+struct TouchedRun : PlainRun {
+  const float* before;
+
+  RNR_INLINE Quad logits(int q) const { return load_quad(before + kQuad * q); }
+  RNR_INLINE bool differs(int) const { return true; }
+};
+
+// Room for a block that is not the logits themselves.
+struct BlockBuffer {
+  alignas(64) float logits[kBlock];
+  alignas(64) float adjusted[kBlock];
 };
 
 RNR_INLINE bool has_bit(const int32_t* words, int64_t v) {
@@ -84,21 +119,7 @@ class AdjustedRow {
   }
 
   RNR_INLINE bool is_touched(int64_t b) const {
-    if (rules.vector != nullptr || rules.allowed != nullptr) return true;
-    if (has_classes(b)) return true;
-    if (rules.used != nullptr) {
-      const int64_t first = b * kBlockWords;
-      if (first + kBlockWords <= rules.words) {
-        uint64_t used[kBlockWords / 2];
-        memcpy(used, rules.used + first, sizeof(used));
-        if (((used[0] | used[1]) | (used[2] | used[3])) != 0) return true;
-      } else {
-        for (int64_t w = first; w < rules.words; ++w) {
-          if (rules.used[w] != 0) return true;
-        }
-      }
-    }
-    return rules.num_bias > 0 && has_bias(b);
+    return !touches_only_used(b) || (rules.used != nullptr && has_used(b));
   }
 
   // Whether rules touch no other tokens of the block than used ones.
@@ -107,37 +128,45 @@ class AdjustedRow {
            !(rules.num_bias > 0 && has_bias(b));
   }
 
-  int64_t count_used(int64_t b) const {
-    uint32_t copy[kBlockWords];
-    const uint32_t* used = block_words(rules.used, b, copy, 0);
+  RNR_INLINE int64_t count_used(int64_t b) const {
     const int64_t rest = logits.vocab_size - b * kBlock;
     int64_t total = 0;
-    for (int64_t v = 0; v < (rest < kBlock ? rest : kBlock); v += kBits) {
-      const uint32_t inside = rest - v < kBits ? (1u << (rest - v)) - 1 : ~0u;
-      total += __builtin_popcount(used[v / kBits] & inside);
+    if (rest >= kBlock) {
+      uint64_t used[kBlockWords / 2];
+      memcpy(used, rules.used + b * kBlockWords, sizeof(used));
+      for (uint64_t bits : used) total += __builtin_popcountll(bits);
+      return total;
+    }
+    for (int64_t v = logits.vocab_size - rest; v < logits.vocab_size; ++v) {
+      total += has_bit(rules.used, v);
     }
     return total;
   }
 
-  // Calls f with the numbers of a tile's blocks.
+  // Calls f(run, first, count) for a tile's runs of blocks: an UntouchedRun, UsedRun or TouchedRun,
+  // and the numbers of its first block and of its blocks. Only float32 has runs of several blocks.
   template <typename F>
-  RNR_INLINE void for_each_block(int64_t tile, F f) const {
-    const int64_t end = (tile + 1) * kTileBlocks, last = logits.num_blocks();
-    for (int64_t b = tile * kTileBlocks; b < (end < last ? end : last); ++b) f(b);
-  }
-
-  // Calls f with the block's adjusted values, PlainBlock or UsedBlock, and whether rules touch it.
-  template <typename F>
-  RNR_INLINE void visit(int64_t b, float* buffer, F f) const {
-    const float* values = logits.block(b, buffer);
-    if (!is_touched(b)) {
-      f(PlainBlock{values}, false);
-    } else if (touches_only_used(b)) {
-      uint32_t words[kBlockWords];
-      f(UsedBlock{values, block_words(rules.used, b, words, 0), splat(rules.penalty)}, true);
-    } else {
-      adjust(b, values, buffer, nullptr);
-      f(PlainBlock{buffer}, true);
+  RNR_INLINE void for_each_run(int64_t tile, BlockBuffer* buffer, F f) const {
+    const int64_t num_blocks = logits.num_blocks();
+    const int64_t end =
+        (tile + 1) * kTileBlocks < num_blocks ? (tile + 1) * kTileBlocks : num_blocks;
+    const int64_t whole = logits.dtype == DType::kFloat32 ? logits.vocab_size / kBlock : 0;
+    for (int64_t b = tile * kTileBlocks, next; b < end; b = next) {
+      next = b + 1;
+      const float* values = logits.block(b, buffer->logits);
+      if (!touches_only_used(b)) {
+        adjust(b, values, buffer->adjusted, nullptr);
+        f(TouchedRun{{buffer->adjusted}, values}, b, 1);
+        continue;
+      }
+      while (next < end && next < whole && touches_only_used(next)) ++next;
+      const int count = static_cast<int>(next - b);
+      if (rules.used != nullptr) {
+        uint32_t words[kBlockWords];
+        f(UsedRun{values, block_words(rules.used, b, words, 0), splat(rules.penalty)}, b, count);
+      } else {
+        f(UntouchedRun{{values}}, b, count);
+      }
     }
   }
 
@@ -163,7 +192,11 @@ class AdjustedRow {
     const Floats penalty = splat(rules.penalty), banned = splat(-INFINITY), zero = splat(0.0f);
     for (int i = 0; i < kBlock / kLanes; ++i) {
       Floats r = zero;
-      if (classed) r = look_up(rules.scores, rules.codes + b * kBlock + kLanes * i);
+      if (classed) {
+        // A gather takes as long as twenty loads, and mostly there is nothing to look up.
+        const uint8_t* codes = rules.codes + b * kBlock + kLanes * i;
+        if (is_nonzero(codes)) r = look_up(rules.scores, codes);
+      }
       if (has_vector) r = r + load(vector + kLanes * i);
       if (biased) r = r + load(bias + kLanes * i);
       r = subtract(lanes_of(used, i), r, penalty);
@@ -202,6 +235,25 @@ class AdjustedRow {
   }
 
  private:
+  RNR_INLINE bool has_used(int64_t b) const {
+    const int64_t first = b * kBlockWords;
+    if (first + kBlockWords <= rules.words) {
+      uint64_t used[kBlockWords / 2];
+      memcpy(used, rules.used + first, sizeof(used));
+      return ((used[0] | used[1]) | (used[2] | used[3])) != 0;
+    }
+    for (int64_t w = first; w < rules.words; ++w) {
+      if (rules.used[w] != 0) return true;
+    }
+    return false;
+  }
+
+  static RNR_INLINE bool is_nonzero(const uint8_t* codes) {
+    uint64_t eight[2];
+    memcpy(eight, codes, sizeof(eight));
+    return (eight[0] | eight[1]) != 0;
+  }
+
   RNR_INLINE bool has_classes(int64_t b) const {
     if (rules.codes == nullptr) return false;
     constexpr int kFlags = kBlock / kFlagBlock;

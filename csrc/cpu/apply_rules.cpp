@@ -28,6 +28,14 @@ struct LogitsWriter {
     memcpy(data + 2 * v, halves, 2);
   }
 
+  // The same as putting what stands there less y, of float32.
+  RNR_INLINE void subtract(int64_t v, float y) const {
+    float x;
+    memcpy(&x, data + 4 * v, 4);
+    const float difference = x - y;
+    if (__builtin_expect(x == x, 1)) memcpy(data + 4 * v, &difference, 4);
+  }
+
   // Columns [start, start + count) whose score is not 0.
   void put_block(int64_t start, int64_t count, const float* values, const float* scores) const {
     const int64_t size = element_size(dtype);
@@ -72,12 +80,14 @@ void apply_dense(const AdjustedRow& row) {
   }
 }
 
-// Calls f(v) for the set bits below vocab_size, and prefetch(v) some time before for most of them.
-// Words that are not 0 are found first, without a branch each: where the bits lie is chance.
+// Calls f(w, bits) for the words that have a bit below vocab_size, and prefetch(v) with the first
+// of these some time before. Words that are not 0 are found first, without a branch each: where the
+// bits lie is chance.
 template <typename Prefetch, typename F>
-void for_each_bit(const int32_t* words, int64_t num_words, int64_t vocab_size, Prefetch prefetch,
-                  F f) {
+RNR_INLINE void for_each_word(const int32_t* words, int64_t vocab_size, Prefetch prefetch, F f) {
   constexpr int64_t kChunk = 256;
+  const int64_t num_words = (vocab_size + kBits - 1) / kBits;
+  const uint32_t last = ~0u >> (-vocab_size & (kBits - 1));
   int32_t found[kChunk + kLanes];
   for (int64_t first = 0; first < num_words; first += kChunk) {
     const int64_t end = first + kChunk < num_words ? first + kChunk : num_words;
@@ -89,21 +99,27 @@ void for_each_bit(const int32_t* words, int64_t num_words, int64_t vocab_size, P
     for (; w < end; ++w) {
       if (words[w] != 0) found[size++] = static_cast<int32_t>(w);
     }
-    const auto first_bit = [&](int i) {
-      return static_cast<int64_t>(found[i]) * kBits + __builtin_ctz(words[found[i]]);
+    const auto bits_of_word = [&](int64_t word) RNR_INLINE_LAMBDA {
+      const uint32_t bits = static_cast<uint32_t>(words[word]);
+      return word + 1 < num_words ? bits : bits & last;
     };
-    for (int i = 0; i < size; ++i) prefetch(first_bit(i));
     for (int i = 0; i < size; ++i) {
-      int64_t v = first_bit(i);
-      uint32_t bits = static_cast<uint32_t>(words[found[i]]);
-      for (;;) {
-        if (v < vocab_size) f(v);
-        bits &= bits - 1;
-        if (bits == 0) break;
-        v = static_cast<int64_t>(found[i]) * kBits + __builtin_ctz(bits);
-      }
+      prefetch(int64_t{found[i]} * kBits + __builtin_ctz(static_cast<uint32_t>(words[found[i]])));
+    }
+    for (int i = 0; i < size; ++i) {
+      const uint32_t bits = bits_of_word(found[i]);
+      if (bits != 0) f(int64_t{found[i]}, bits);
     }
   }
+}
+
+// Calls f(v) for a word's set bits, of which there are some.
+template <typename F>
+RNR_INLINE void for_each_bit(int64_t word, uint32_t bits, F f) {
+  do {
+    f(word * kBits + __builtin_ctz(bits));
+    bits &= bits - 1;
+  } while (bits != 0);
 }
 
 // Each token that some rule touches is written once: as a bias, else in its class, else as used.
@@ -135,13 +151,24 @@ void apply_sparse(const ProgramTables& tables, const Row& found, const AdjustedR
       }
     }
   }
-  if (rules.used != nullptr) {
-    const auto prefetch = [&](int64_t v) { __builtin_prefetch(row.logits.address(v), 1); };
-    for_each_bit(rules.used, rules.words, vocab_size, prefetch, [&](int64_t v) {
+  if (rules.used == nullptr) return;
+  const auto prefetch = [&](int64_t v)
+                            RNR_INLINE_LAMBDA { __builtin_prefetch(row.logits.address(v), 1); };
+  // Locals, because what is written might otherwise be these.
+  const int32_t* const flags = rules.codes != nullptr ? rules.flags : nullptr;
+  const float penalty = rules.penalty;
+  const bool is_plain = writer.dtype == DType::kFloat32 && rules.num_bias == 0;
+  for_each_word(rules.used, vocab_size, prefetch, [&](int64_t word, uint32_t bits) {
+    const uint64_t flag = static_cast<uint64_t>(word) * kBits / kFlagBlock;
+    if (is_plain && (flags == nullptr || (flags[flag / kBits] >> flag % kBits & 1) == 0)) {
+      for_each_bit(word, bits, [&](int64_t v) RNR_INLINE_LAMBDA { writer.subtract(v, penalty); });
+      return;
+    }
+    for_each_bit(word, bits, [&](int64_t v) {
       if (has_class_score(v) || has_bias(v)) return;
       writer.put(v, row.logits.at(v) - rules.penalty);
     });
-  }
+  });
 }
 
 }  // namespace

@@ -29,11 +29,37 @@ RNR_INLINE Floats exp_where(Mask mask, Floats d) {
   return scaled_exp2(mask, fms(d, splat(kLog2E), whole), bits_of(rounded));
 }
 
+// The same for four.
+RNR_INLINE Quad exp_where(const Four<Mask>& masks, const Quad& d) {
+#if defined(RNR_PARTS)
+  // There are too few registers to take turns.
+  return each([](Mask m, Floats x) RNR_INLINE_LAMBDA { return exp_where(m, x); }, masks, d);
+#else
+  const Quad rounded =
+      each([](Floats x) RNR_INLINE_LAMBDA { return fma(x, splat(kLog2E), splat(kRounder)); }, d);
+  const Quad f = each([](Floats x, Floats r)
+                          RNR_INLINE_LAMBDA { return fms(x, splat(kLog2E), r - splat(kRounder)); },
+                      d, rounded);
+  Quad series = splat_quad(kExp2Coefficients[0]);
+#pragma GCC unroll 5
+  for (int i = 1; i < 6; ++i) {
+    const Floats next = splat(i < 5 ? kExp2Coefficients[i] : 1.0f);
+    series = each([&](Floats s, Floats x) RNR_INLINE_LAMBDA { return fma(s, x, next); }, series, f);
+  }
+  return each(
+      [](Mask m, Floats s, Floats r) RNR_INLINE_LAMBDA {
+        return from_bits(keep_sum(m, bits_of(s), shift_left<23>(bits_of(r))));
+      },
+      masks, series, rounded);
+#endif
+}
+
 constexpr double kInverse[] = {0.0,     1.0,     1.0 / 2, 1.0 / 3, 1.0 / 4,  1.0 / 5,
                                1.0 / 6, 1.0 / 7, 1.0 / 8, 1.0 / 9, 1.0 / 10, 1.0 / 11};
 
 // In float64, for x <= 0: n ln 2 taken off in two parts, then the series of exp.
 static inline double exp64(double x) {
+  if (x == 0.0) return 1.0;  // as the series has it, and what most sums ask for
   if (!(x > -700.0)) return x != x ? x : 0.0;
   const double n = static_cast<double>(static_cast<int64_t>(x * 1.4426950408889634 - 0.5));
   const double r = (x - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;

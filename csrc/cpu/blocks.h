@@ -14,6 +14,7 @@ namespace rnr::cpu::RNR_ISA {
 constexpr int kBlock = 256;
 constexpr int kTileBlocks = kTile / kBlock;
 constexpr int kBlockWords = kBlock / kBits;
+constexpr int kBlockQuads = kBlock / kQuad;
 
 // Memory for a few thousand elements, or V / 32; no C++ container, see simd.h.
 template <typename T>
@@ -30,11 +31,11 @@ struct Scratch {
 
 RNR_INLINE int64_t element_size(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
 
-// A block's values, as they stand in memory.
-struct PlainBlock {
+// Values as they stand in memory.
+struct PlainRun {
   const float* values;
 
-  RNR_INLINE Floats lanes(int i) const { return load(values + kLanes * i); }
+  RNR_INLINE Quad quad(int q) const { return load_quad(values + kQuad * q); }
 };
 
 // One row of logits as float32 blocks.
@@ -97,20 +98,6 @@ struct LogitsRow {
   }
 };
 
-struct Tile {
-  const float* blocks[kTileBlocks];
-  int count;
-};
-
-// Loads a tile's blocks into `buffer` [kTile] where they are not the logits themselves.
-RNR_INLINE void load_tile(const LogitsRow& row, int64_t tile, float* buffer, Tile* loaded) {
-  const int64_t first = tile * kTileBlocks, rest = row.num_blocks() - first;
-  loaded->count = static_cast<int>(rest < kTileBlocks ? rest : kTileBlocks);
-  for (int i = 0; i < loaded->count; ++i) {
-    loaded->blocks[i] = row.block(first + i, buffer + kBlock * i);
-  }
-}
-
 // Finds NaN by the order of bits: those of NaN lie above those of inf, or above those of -inf among
 // the negative ones. (Comparing floats makes masks, which cost more.)
 struct NanCheck {
@@ -119,6 +106,12 @@ struct NanCheck {
   RNR_INLINE void add(Floats x) {
     largest = max(largest, bits_of(x));
     largest_unsigned = max_unsigned(largest_unsigned, bits_of(x));
+  }
+  RNR_INLINE void add(const Quad& x) {
+    add(x.a);
+    add(x.b);
+    add(x.c);
+    add(x.d);
   }
   RNR_INLINE void add(const NanCheck& other) {
     largest = max(largest, other.largest);
@@ -159,31 +152,25 @@ struct LaneScan {
   Floats even = splat(-INFINITY), odd = even;
   NanCheck check;
 
-  RNR_INLINE void add(Floats x, bool is_even) {
-    Floats& top = is_even ? even : odd;
-    top = max(x, top);
+  RNR_INLINE void add(const Quad& x) {
     check.add(x);
+    even = max(x.c, max(x.a, even));
+    odd = max(x.d, max(x.b, odd));
   }
   RNR_INLINE Scan reduced() const { return {maximum(max(even, odd)), check}; }
 };
 
-template <typename Block>
-RNR_INLINE float scan_block(const Block& block, Scan* scan) {
-  Floats a = splat(-INFINITY), b = a, c = a, d = a;
+// Scans the k-th block of a run and returns its largest value.
+template <typename Run>
+RNR_INLINE float scan_block(const Run& run, int k, Scan* scan) {
+  Quad tops = splat_quad(-INFINITY);
   NanCheck check = scan->check;
-  for (int i = 0; i < kBlock / kLanes; i += 4) {
-    const Floats x = block.lanes(i), y = block.lanes(i + 1);
-    const Floats z = block.lanes(i + 2), w = block.lanes(i + 3);
+  for (int q = kBlockQuads * k; q < kBlockQuads * (k + 1); ++q) {
+    const Quad x = run.quad(q);
     check.add(x);
-    check.add(y);
-    check.add(z);
-    check.add(w);
-    a = max(x, a);
-    b = max(y, b);
-    c = max(z, c);
-    d = max(w, d);
+    tops = each([](Floats a, Floats b) RNR_INLINE_LAMBDA { return max(a, b); }, x, tops);
   }
-  const float top = maximum(max(max(a, b), max(c, d)));
+  const float top = maximum(max(max(tops.a, tops.b), max(tops.c, tops.d)));
   scan->check = check;
   scan->add(top);
   return top;

@@ -11,18 +11,21 @@ void fill(float* out, int64_t begin, int64_t end, float value) {
 }
 
 void write_row(const AdjustedRow& row, const RowSums& sums, float* out) {
-  alignas(64) float buffer[kBlock];
+  BlockBuffer buffer;
+  alignas(64) float last[kBlock];
   const Floats shift = splat(sums.scan.top);
   const Floats log_sum = splat(static_cast<float>(sums.log_total()));
-  for (int64_t b = 0; b < row.logits.num_blocks(); ++b) {
-    const int64_t rest = row.logits.vocab_size - b * kBlock;
-    float* target = rest < kBlock ? buffer : out + b * kBlock;
-    row.visit(b, buffer, [&](const auto& block, bool) RNR_INLINE_LAMBDA {
-      for (int i = 0; i < kBlock / kLanes; ++i) {
-        store(target + kLanes * i, (block.lanes(i) - shift) - log_sum);
+  const int64_t vocab_size = row.logits.vocab_size;
+  for (int64_t t = 0; t < row.logits.num_tiles(); ++t) {
+    row.for_each_run(t, &buffer, [&](const auto& run, int64_t first, int count) {
+      const int64_t start = first * kBlock, rest = vocab_size - start;
+      float* target = rest < kBlock ? last : out + start;
+      for (int q = 0; q < count * kBlockQuads; ++q) {
+        const auto log_softmax = [&](Floats x) { return (x - shift) - log_sum; };
+        store_quad(target + kQuad * q, each(log_softmax, run.quad(q)));
       }
+      if (rest < kBlock) memcpy(out + start, last, rest * sizeof(float));
     });
-    if (rest < kBlock) memcpy(out + b * kBlock, buffer, rest * sizeof(float));
   }
 }
 

@@ -31,13 +31,9 @@ struct SlotSampling {
 struct ScanBuffers {
   Scratch<float> tops, ceilings;
   Scratch<int64_t> sums;
-  Scratch<Candidate> candidates;
 
   explicit ScanBuffers(const LogitsRow& row)
-      : tops(row.num_blocks()),
-        ceilings(row.num_tiles()),
-        sums(row.num_tiles()),
-        candidates(kMaxCandidates) {}
+      : tops(row.num_blocks()), ceilings(row.num_tiles()), sums(row.num_tiles()) {}
 };
 
 // What is left of a row's tokens: x >= threshold and x - top >= min_p_threshold.
@@ -61,16 +57,16 @@ class RowSampler {
 
   // Finds the maxima, and without filters the tiles' weights; false if the row is invalid.
   bool scan() {
-    alignas(64) float buffer[kBlock];
+    BlockBuffer buffer;
     Scan scan;
     for (int64_t t = 0; t < row_.logits.num_tiles(); ++t) {
       float tile_top = -INFINITY;
-      row_.for_each_block(t, [&](int64_t b) {
-        row_.visit(b, buffer, [&](const auto& block, bool) {
-          const float block_top = scan_block(block, &scan);
-          buffers_.tops.data[b] = block_top;
+      row_.for_each_run(t, &buffer, [&](const auto& run, int64_t first, int count) {
+        for (int k = 0; k < count; ++k) {
+          const float block_top = scan_block(run, k, &scan);
+          buffers_.tops.data[first + k] = block_top;
           tile_top = block_top > tile_top ? block_top : tile_top;
-        });
+        }
       });
       if (!sampling_.is_greedy) weigh(t, tile_top);
     }
@@ -86,12 +82,16 @@ class RowSampler {
     if (sampling_.filters) return;
     WeightSum sum;
     if (!is_empty) {
-      alignas(64) float buffer[kBlock];
+      BlockBuffer buffer;
       const WeightScale scale{sampling_.scale, ceiling, 0};
-      row_.for_each_block(t, [&](int64_t b) {
-        row_.visit(b, buffer, [&](const auto& block, bool) {
-          for (int i = 0; i < kBlock / kLanes; ++i) sum.add(scale.of(block.lanes(i)));
-        });
+      row_.for_each_run(t, &buffer, [&](const auto& run, int64_t, int count) {
+        for (int q = 0; q < count * kBlockQuads; ++q) {
+          const Quad x = run.quad(q);
+          sum.add(scale.of(x.a));
+          sum.add(scale.of(x.b));
+          sum.add(scale.of(x.c));
+          sum.add(scale.of(x.d));
+        }
       });
     }
     buffers_.sums.data[t] = sum.total();
@@ -179,16 +179,16 @@ class RowSampler {
     kept_.min_p_threshold = sampling_.min_p_threshold;
     const ScannedRow scanned{row_, buffers_.tops.data, buffers_.ceilings.data, row_ceiling_,
                              sampling_.scale};
-    Candidate* candidates = buffers_.candidates.data;
+    const Scratch<Candidate> candidates(kMaxCandidates);
     float least = -FLT_MAX;
     if (sampling_.top_k > 0) {
-      ThresholdSearch<false> search(scanned, candidates);
+      ThresholdSearch<false> search(scanned, candidates.data);
       least = kept_.threshold = search.find(least, sampling_.top_k, sampling_.top_k);
     }
     if (sampling_.top_p < 1.0f) {
       // About as many blocks as a sharp distribution has likely tokens.
       constexpr int64_t kFirstBlocks = 64;
-      ThresholdSearch<true> search(scanned, candidates);
+      ThresholdSearch<true> search(scanned, candidates.data);
       const double mass = static_cast<double>(search.measure(least, INFINITY));
       const double limit = ceil(static_cast<double>(sampling_.top_p) * mass);
       kept_.threshold = search.find(least, static_cast<int64_t>(limit), kFirstBlocks);

@@ -95,4 +95,29 @@ RNR_INLINE int64_t sum_unsigned(Ints x) {
   return total;
 }
 
+// Four of a kind, which operations take in turn: a chain of dependent ones is longer than
+// processors look ahead. By name, because compilers keep arrays in memory.
+template <typename T>
+struct Four {
+  T a, b, c, d;
+};
+using Quad = Four<Floats>;
+constexpr int kQuad = 4 * kLanes;
+
+template <typename F, typename... T>
+RNR_INLINE auto each(F f, const Four<T>&... x) -> Four<decltype(f(x.a...))> {
+  return {f(x.a...), f(x.b...), f(x.c...), f(x.d...)};
+}
+
+RNR_INLINE Quad splat_quad(float x) { return {splat(x), splat(x), splat(x), splat(x)}; }
+RNR_INLINE Quad load_quad(const float* p) {
+  return {load(p), load(p + kLanes), load(p + 2 * kLanes), load(p + 3 * kLanes)};
+}
+RNR_INLINE void store_quad(float* p, const Quad& x) {
+  store(p, x.a);
+  store(p + kLanes, x.b);
+  store(p + 2 * kLanes, x.c);
+  store(p + 3 * kLanes, x.d);
+}
+
 }  // namespace rnr::cpu::RNR_ISA
