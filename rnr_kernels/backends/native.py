@@ -76,12 +76,11 @@ def instruction_sets() -> list[str]:
 
 def _program(tables: Tables) -> Tensor:
     """Tables that came through torch.ops.rnr are a list: their addresses are looked up anew."""
-    whole = tables if isinstance(tables, ProgramTensors) else ProgramTensors(*tables)
-    return whole.addresses
+    return (tables if type(tables) is ProgramTensors else ProgramTensors(*tables)).addresses
 
 
 def _state(tables: Tables) -> Tensor:
-    return (tables if isinstance(tables, StateTensors) else StateTensors(*tables)).addresses
+    return (tables if type(tables) is StateTensors else StateTensors(*tables)).addresses
 
 
 def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:

@@ -126,29 +126,30 @@ class RuleDecoding:
         forward = ForwardPass(model, input_ids, mask_length=mask_length, **model_kwargs)
 
         slots = torch.arange(len(input_ids), device=input_ids.device)
-        is_running = torch.ones_like(slots, dtype=torch.bool)
-        running = True
-        while running:
+        is_finished = torch.zeros_like(slots, dtype=torch.bool)
+        finished = [False]
+        while not all(finished):
             logits = forward.next_logits().to(input_ids.device)
             recorder.keep_logits(logits)
             if processors:
                 ids: Any = forward.input_ids
                 logits = processors(ids, logits.to(torch.float32, copy=True))
-            rows = slots if pad is None else torch.where(is_running, slots, -1)
+            # Without an end of sequence no row is finished before the others.
+            rows = None if pad is None else torch.where(is_finished, -1, slots)
             recorder.keep_scores(logits, compiled, state, rows)
             token_ids = sample_(logits, compiled.program, state, state_indices=rows).token_ids
-            is_invalid = (token_ids < 0) & (rows >= 0)
+            is_invalid = token_ids < 0
             if pad is not None:
-                token_ids = torch.where(is_running, token_ids, pad.to(token_ids.device))
+                is_invalid &= ~is_finished
+                token_ids = torch.where(is_finished, pad.to(token_ids.device), token_ids)
             forward.append(token_ids)
-            is_running &= ~criteria(forward.input_ids, recorder.scores)
+            is_finished |= criteria(forward.input_ids, recorder.scores)
             # The one synchronisation of a step, as in any loop that stops at EOS.
-            running, failed = torch.stack([is_running.any(), is_invalid.any()]).tolist()
-            if failed:
-                row = int(is_invalid.nonzero()[0])
+            finished, invalid = torch.stack([is_finished, is_invalid]).tolist()
+            if any(invalid):
                 raise ValueError(
-                    f"row {row} has no token to choose: its logits hold NaN or +inf, or logits "
-                    "processors and rules together ban every token"
+                    f"row {invalid.index(True)} has no token to choose: its logits hold NaN or "
+                    "+inf, or logits processors and rules together ban every token"
                 )
             if streamer is not None:
                 streamer.put(token_ids.cpu())
@@ -207,7 +208,7 @@ class _Recorder:
             self.logits += (logits.to(torch.float32, copy=True),)
 
     def keep_scores(
-        self, logits: Tensor, compiled: CompiledRules, state: DecodeState, rows: Tensor
+        self, logits: Tensor, compiled: CompiledRules, state: DecodeState, rows: Tensor | None
     ) -> None:
         if self.scores is not None:
             scores = logits.to(torch.float32, copy=True)
