@@ -96,10 +96,15 @@ def _microseconds(times: Mapping[str, float]) -> str:
 
 
 def section(machines: Sequence[Mapping[str, Any]]) -> str:
-    """What stands between the README's markers."""
+    """What stands between the README's markers: the newest results, and which others there are."""
     if not machines:
         return NOTHING
-    return "\n\n".join(f"{_caption(found['header'])}\n\n{table(found)}" for found in machines)
+    newest, *others = sorted(machines, key=lambda found: str(found["header"]["date"]), reverse=True)
+    parts = [f"{_caption(newest['header'])}:", table(newest)]
+    if others:
+        older = "; ".join(_caption(found["header"]) for found in others)
+        parts.append(f"Measured earlier, on other machines: {older}.")
+    return "\n\n".join(parts)
 
 
 def _caption(header: Mapping[str, Any]) -> str:
@@ -107,7 +112,7 @@ def _caption(header: Mapping[str, Any]) -> str:
     return (
         f"{header['processor']}, {header['instruction_set']}, {header['threads']} thread, "
         f"torch {header['torch']}, transformers {header['transformers']}, commit "
-        f"{header['commit'][:9]}{changed}, {header['date']}:"
+        f"{header['commit'][:9]}{changed}, {header['date']}"
     )
 
 

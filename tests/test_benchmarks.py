@@ -210,6 +210,22 @@ def test_a_row_of_the_table(bound: Bound, cell: str, monkeypatch: pytest.MonkeyP
     assert cell in row
 
 
+def test_the_newest_results_have_the_table_and_others_a_line() -> None:
+    about = {"instruction_set": "avx2", "threads": 1, "torch": "2.13", "transformers": "5.23"}
+    about |= {"commit": "0123456789abc", "dirty": False}
+    machines = [
+        {"header": about | {"processor": name, "date": date}, "records": {}}
+        for name, date in (("Old", "2026-01-02"), ("New", "2026-03-04"), ("Older", "2025-12-31"))
+    ]
+    section = report.section(machines)
+    assert section.startswith("New, avx2, 1 thread, torch 2.13, ")
+    assert section.count("| measured | against |") == 1
+    _, _, others = section.rpartition("\n\n")
+    assert others.startswith("Measured earlier, on other machines: Old, avx2, 1 thread")
+    assert others.endswith("commit 012345678, 2025-12-31.")
+    assert report.section([]) == report.NOTHING
+
+
 def test_the_readme_says_what_the_results_say() -> None:
     text = report.README.read_text(encoding="utf-8")
     assert text == report.replaced(text, report.section(results.read())), (
