@@ -80,12 +80,11 @@ void apply_dense(const AdjustedRow& row) {
   }
 }
 
-// Calls f(w, bits) for the words that have a bit below vocab_size, and prefetch(v) with the first
-// of these some time before. Words that are not 0 are found first, without a branch each: where the
-// bits lie is chance.
+// Calls f(v) for the set bits below vocab_size, and prefetch(v) some time before for most of them.
+// Words that are not 0 are found first, without a branch each: where the bits lie is chance.
 template <typename Prefetch, typename F>
-RNR_INLINE void for_each_word(const int32_t* words, int64_t vocab_size, Prefetch prefetch, F f) {
-  constexpr int64_t kChunk = 256;
+RNR_INLINE void for_each_bit(const int32_t* words, int64_t vocab_size, Prefetch prefetch, F f) {
+  constexpr int64_t kChunk = 1024;
   const int64_t num_words = (vocab_size + kBits - 1) / kBits;
   const uint32_t last = ~0u >> (-vocab_size & (kBits - 1));
   int32_t found[kChunk + kLanes];
@@ -99,76 +98,60 @@ RNR_INLINE void for_each_word(const int32_t* words, int64_t vocab_size, Prefetch
     for (; w < end; ++w) {
       if (words[w] != 0) found[size++] = static_cast<int32_t>(w);
     }
-    const auto bits_of_word = [&](int64_t word) RNR_INLINE_LAMBDA {
-      const uint32_t bits = static_cast<uint32_t>(words[word]);
-      return word + 1 < num_words ? bits : bits & last;
-    };
     for (int i = 0; i < size; ++i) {
       prefetch(int64_t{found[i]} * kBits + __builtin_ctz(static_cast<uint32_t>(words[found[i]])));
     }
     for (int i = 0; i < size; ++i) {
-      const uint32_t bits = bits_of_word(found[i]);
-      if (bits != 0) f(int64_t{found[i]}, bits);
+      const int64_t word = found[i];
+      uint32_t bits = static_cast<uint32_t>(words[word]);
+      if (word + 1 == num_words) bits &= last;
+      for (; bits != 0; bits &= bits - 1) f(word * kBits + __builtin_ctz(bits));
     }
   }
 }
 
-// Calls f(v) for a word's set bits, of which there are some.
-template <typename F>
-RNR_INLINE void for_each_bit(int64_t word, uint32_t bits, F f) {
-  do {
-    f(word * kBits + __builtin_ctz(bits));
-    bits &= bits - 1;
-  } while (bits != 0);
-}
+// A token with a bias or a class, and its adjusted logit.
+struct Decided {
+  int64_t token;
+  float value;
+};
 
-// Each token that some rule touches is written once: as a bias, else in its class, else as used.
-void apply_sparse(const ProgramTables& tables, const Row& found, const AdjustedRow& row) {
+// Tokens with a bias or a class are decided first and written last, so that in between the penalty
+// can be taken off all used tokens alike. `decided` has room for all of them.
+void apply_sparse(const ProgramTables& tables, const Row& found, const AdjustedRow& row,
+                  Decided* decided) {
   const RowRules& rules = row.rules;
   const int64_t vocab_size = row.logits.vocab_size;
   const LogitsWriter writer(row.logits);
-  const auto put = [&](int64_t v) { writer.put(v, add_score(row.logits.at(v), row.score_of(v))); };
-  const auto has_bias = [&](int64_t v) {
-    if (rules.num_bias == 0) return false;
-    const int64_t at = row.first_bias(v);
-    return at < rules.num_bias && rules.bias_ids[at] == v;
-  };
-  const auto has_class_score = [&](int64_t v) {
-    return rules.codes != nullptr && has_bit(rules.flags, v / kFlagBlock) &&
-           rules.scores[rules.codes[v]] != 0.0f;
+  int64_t num_decided = 0;
+  const auto decide = [&](int64_t v) {
+    decided[num_decided++] = {v, add_score(row.logits.at(v), row.score_of(v))};
   };
   for (int64_t i = 0; i < rules.num_bias; ++i) {
     const int64_t v = rules.bias_ids[i];
-    if (v >= 0 && v < vocab_size) put(v);
+    if (v >= 0 && v < vocab_size) decide(v);
   }
   if (rules.codes != nullptr) {
     const int32_t* offsets = tables.class_offsets + found.map * (tables.num_classes + 1);
     const int32_t* tokens = tables.class_tokens + found.map * tables.tokens_stride;
     for (int64_t c = 1; c < tables.num_classes; ++c) {
       if (rules.scores[c] == 0.0f) continue;
-      for (int64_t i = offsets[c]; i < offsets[c + 1]; ++i) {
-        if (!has_bias(tokens[i])) put(tokens[i]);
-      }
+      for (int64_t i = offsets[c]; i < offsets[c + 1]; ++i) decide(tokens[i]);
     }
   }
-  if (rules.used == nullptr) return;
-  const auto prefetch = [&](int64_t v)
-                            RNR_INLINE_LAMBDA { __builtin_prefetch(row.logits.address(v), 1); };
-  // Locals, because what is written might otherwise be these.
-  const int32_t* const flags = rules.codes != nullptr ? rules.flags : nullptr;
-  const float penalty = rules.penalty;
-  const bool is_plain = writer.dtype == DType::kFloat32 && rules.num_bias == 0;
-  for_each_word(rules.used, vocab_size, prefetch, [&](int64_t word, uint32_t bits) {
-    const uint64_t flag = static_cast<uint64_t>(word) * kBits / kFlagBlock;
-    if (is_plain && (flags == nullptr || (flags[flag / kBits] >> flag % kBits & 1) == 0)) {
-      for_each_bit(word, bits, [&](int64_t v) RNR_INLINE_LAMBDA { writer.subtract(v, penalty); });
-      return;
+  if (rules.used != nullptr) {
+    const float penalty = rules.penalty;
+    const auto prefetch = [&](int64_t v)
+                              RNR_INLINE_LAMBDA { __builtin_prefetch(row.logits.address(v), 1); };
+    if (writer.dtype == DType::kFloat32) {
+      for_each_bit(rules.used, vocab_size, prefetch,
+                   [&](int64_t v) RNR_INLINE_LAMBDA { writer.subtract(v, penalty); });
+    } else {
+      for_each_bit(rules.used, vocab_size, prefetch,
+                   [&](int64_t v) { writer.put(v, row.logits.at(v) - penalty); });
     }
-    for_each_bit(word, bits, [&](int64_t v) {
-      if (has_class_score(v) || has_bias(v)) return;
-      writer.put(v, row.logits.at(v) - rules.penalty);
-    });
-  });
+  }
+  for (int64_t i = 0; i < num_decided; ++i) writer.put(decided[i].token, decided[i].value);
 }
 
 }  // namespace
@@ -176,6 +159,7 @@ void apply_sparse(const ProgramTables& tables, const Row& found, const AdjustedR
 void apply_rules(const ApplyRulesParams& params, int64_t begin, int64_t end) {
   const RuleRows& rows = params.rows;
   Scratch<int32_t> drafts(rows.draft_token_ids ? rows.state.bitmask_stride : 0);
+  const Scratch<Decided> decided(rows.state.max_bias + rows.program.tokens_stride);
   int error_bits = 0;
   for (int64_t r = begin; r < end; ++r) {
     const Row found = find_row(rows, r, &error_bits);
@@ -184,7 +168,7 @@ void apply_rules(const ApplyRulesParams& params, int64_t begin, int64_t end) {
     if (is_dense(rows.program, found, row.rules)) {
       apply_dense(row);
     } else if (found.has_rules) {
-      apply_sparse(rows.program, found, row);
+      apply_sparse(rows.program, found, row, decided.data);
     }
   }
   set_error(rows.error, error_bits);
