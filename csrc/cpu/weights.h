@@ -42,7 +42,8 @@ struct WeightScale {
 };
 
 RNR_INLINE int64_t weight_of(int32_t high, int32_t low) {
-  return (static_cast<int64_t>(high) << kLowBits) + low;
+  // By multiplication: scales of any bits may have made it negative.
+  return static_cast<int64_t>(high) * (1 << kLowBits) + low;
 }
 
 struct WeightSum {
