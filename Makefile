@@ -14,7 +14,7 @@ LIBRARY := $(VENV)/.library
 CPP     := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cuh csrc/*/*.cu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-sanitize bench lint format wheel clean
+.PHONY: help setup demo test test-sanitize test-gpu-static bench lint format wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -38,6 +38,11 @@ test: $(LIBRARY) ## Run all tests
 
 test-sanitize: $(READY) ## Run the native kernels' tests under Address- and UndefinedBehaviorSanitizer
 	.ci/sanitize $(BIN)/python -n $(JOBS)
+
+test-gpu-static: $(LIBRARY) ## Run the GPU kernels in an interpreter and compile them, without a GPU
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -k "triton or interpreted" \
+	  -W ignore::RuntimeWarning tests/gpu_static/interpreted.py tests/test_backends.py tests/test_ops_*.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/gpu_static/compiled.py
 
 bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machine; try with QUICK=1)
 	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds,iterations \

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cpu_backends import ON_CPU
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rnr_kernels import backends
 from rnr_kernels.backends import native
 
 
-@pytest.fixture(params=[backend.name for backend in backends.BACKENDS])
+@pytest.fixture(params=[backend.name for backend in ON_CPU])
 def every_backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """What an op means is the same on each: tests in literal numbers run on all of them."""
     if request.param == "native" and (missing := native.unavailable()):

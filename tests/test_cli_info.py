@@ -7,7 +7,7 @@ import torch
 
 import rnr_kernels
 from rnr_kernels import backends, cli
-from rnr_kernels.backends import NATIVE, REFERENCE, Backend, native
+from rnr_kernels.backends import NATIVE, REFERENCE, Backend, native, triton
 
 Info = Callable[[], str]
 
@@ -40,7 +40,7 @@ def test_versions_threads_and_backends_are_shown(info: Info) -> None:
         ("rnr_kernels", rnr_kernels.__version__),
         ("torch", torch.__version__),
         ("threads", str(torch.get_num_threads())),
-        ("backends", "native, reference"),
+        ("backends", "native, triton, reference"),
     ):
         assert any(line.split(None, 1) == [name, value] for line in printed.splitlines()), name
 
@@ -90,6 +90,12 @@ def test_the_choice_of_the_environment_is_shown(
 
 def test_a_gpu_has_a_table_of_its_own(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    triton._refuses_gpu.cache_clear()
     printed = " ".join(info().split())
+    triton._refuses_gpu.cache_clear()
     assert "on cuda served by because" in printed
-    assert "apply_rules_ reference native does not: it serves the CPU, not cuda" in printed
+    assert (
+        "apply_rules_ reference native does not: it serves the CPU, not cuda; triton does not: it "
+        "serves GPUs of compute capability 8.0 or newer, not 7.5"
+    ) in printed

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from rnr_kernels import reference
-from rnr_kernels.backends import native
+from rnr_kernels.backends import native, triton
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,9 @@ REFERENCE = Backend(
 
 NATIVE = Backend("native", native.functions(), native.refuses)
 
-BACKENDS: tuple[Backend, ...] = (NATIVE, REFERENCE)
+TRITON = Backend("triton", triton.functions(), triton.refuses)
+
+BACKENDS: tuple[Backend, ...] = (NATIVE, TRITON, REFERENCE)
 """In order of preference: the first that does not refuse serves."""
 
 _chosen: ContextVar[str | None] = ContextVar("rnr_backend", default=None)
@@ -109,7 +111,9 @@ def _serving(
         reason = refusal(backend, *call)
         if reason is None:
             return backend.functions[op]
-        if reason == native.unavailable():
+        if backend is NATIVE and reason == native.unavailable():
+            _warn_of_the_reference(reason)
+        if backend is TRITON and device.type == "cuda":
             _warn_of_the_reference(reason)
     raise AssertionError("the reference serves everything")
 

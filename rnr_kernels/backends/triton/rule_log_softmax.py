@@ -1,0 +1,156 @@
+"""log_softmax of adjusted logits: one kernel sums each tile, another combines them and writes."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from rnr_kernels.backends.triton.arguments import (
+    OPTIONS,
+    Program,
+    Rows,
+    State,
+    Tables,
+    floats,
+    next_power_of_2,
+    num_tiles,
+)
+from rnr_kernels.backends.triton.arithmetic import exp
+from rnr_kernels.backends.triton.rows import (
+    add_scores,
+    adjusted_tile,
+    combined,
+    find_row,
+    is_broken,
+    load_logits,
+    set_errors,
+    tile_columns,
+    tile_max,
+    tile_scores,
+    tile_sum,
+)
+
+SUMS = 6
+"""float32 a tile: top and sum of exp(x - top) of adjusted logits, of logits, and of scores."""
+
+
+@triton.jit
+def _store_sums(sums, x):
+    """The top of a tile, NaN if it is broken, and sum exp(x - top)."""
+    top = tile_max(x)
+    shift = tl.where(top == float("-inf"), 0.0, top)
+    tl.store(sums + 1, tile_sum(exp(x - shift)))
+    tl.store(sums, tl.where(is_broken(x) != 0, float("nan"), top))
+
+
+@triton.jit
+def _sum_kernel(
+    rows, program, state, error, vocab_size, sums, CLASSES: tl.constexpr, WANTS_LOG_Z: tl.constexpr
+):
+    r, tile = tl.program_id(0), tl.program_id(1)
+    slot, is_live, program_id, step, errors = find_row(rows, r, program, state, vocab_size)
+    if tile == 0:
+        set_errors(error, errors)
+    sums += 6 * (r.to(tl.int64) * tl.num_programs(1) + tile)
+    if is_live:
+        columns = tile_columns(tile)
+        inside = columns < vocab_size
+        logits = load_logits(rows, r, columns, inside)
+        scores = tile_scores(
+            rows, r, tile, columns, vocab_size, program, state, slot, program_id, step, CLASSES
+        )
+        _store_sums(sums, tl.where(inside, add_scores(logits, scores), float("-inf")))
+        if WANTS_LOG_Z:
+            _store_sums(sums + 2, logits)
+            _store_sums(sums + 4, tl.where(inside, scores, float("-inf")))
+    else:
+        # As for a row that is broken.
+        for i in tl.static_range(3):
+            tl.store(sums + 2 * i, float("nan"))
+
+
+@triton.jit
+def _write_kernel(
+    rows, program, state, vocab_size, row_width, sums, num_tiles, out, out_stride,
+    log_z, log_z_stride,
+    CLASSES: tl.constexpr, TILES: tl.constexpr, WANTS_LOG_Z: tl.constexpr,
+):  # fmt: skip
+    r, tile = tl.program_id(0), tl.program_id(1)
+    sums += 6 * r.to(tl.int64) * num_tiles
+    top, log_total = combined(sums, sums + 1, 6, num_tiles, TILES)
+    columns = tile_columns(tile)
+    out += r.to(tl.int64) * out_stride
+    if top == top:
+        slot, _, program_id, step, _ = find_row(rows, r, program, state, vocab_size)
+        x = adjusted_tile(
+            rows, r, tile, vocab_size, program, state, slot, program_id, step, CLASSES
+        )
+        tl.store(out + columns, (x - top) - log_total, mask=columns < row_width)
+    else:
+        tl.store(out + columns, columns * float("nan"), mask=columns < row_width)
+    if WANTS_LOG_Z:
+        if tile == 0:
+            base_top, base_total = combined(sums + 2, sums + 3, 6, num_tiles, TILES)
+            rules_top, rules_total = combined(sums + 4, sums + 5, 6, num_tiles, TILES)
+            tops = (top - base_top) - rules_top
+            result = tops + (log_total - base_total - rules_total)
+            tl.store(log_z + r.to(tl.int64) * log_z_stride, result)
+
+
+def rule_log_softmax_out(
+    logits: Tensor,
+    vocab_size: int,
+    program: Tables,
+    state: Tables,
+    error: Tensor,
+    out: Tensor,
+    log_z: Tensor | None = None,
+    state_indices: Tensor | None = None,
+    allowed_bitmask: Tensor | None = None,
+    row_offsets: Tensor | None = None,
+    draft_token_ids: Tensor | None = None,
+) -> None:
+    num_rows, row_width = logits.shape
+    if not num_rows:
+        return
+    rows = Rows.of(logits, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
+    tables, slots, tiles = Program.of(program), State.of(state), num_tiles(vocab_size)
+    sums = floats(logits, num_rows, tiles, SUMS)
+    wants_log_z = log_z is not None
+    _sum_kernel[(num_rows, tiles)](
+        rows,
+        tables,
+        slots,
+        error,
+        vocab_size,
+        sums,
+        CLASSES=tables.classes(),
+        WANTS_LOG_Z=wants_log_z,
+        **OPTIONS,
+    )
+    _write_kernel[(num_rows, num_tiles(row_width))](
+        rows, tables, slots, vocab_size, row_width, sums, tiles, out, out.stride(0),
+        log_z, 0 if log_z is None else log_z.stride(0),
+        CLASSES=tables.classes(), TILES=next_power_of_2(tiles), WANTS_LOG_Z=wants_log_z,
+        **OPTIONS,
+    )  # fmt: skip
+
+
+def rule_log_softmax(
+    logits: Tensor,
+    vocab_size: int,
+    program: Tables,
+    state: Tables,
+    error: Tensor,
+    state_indices: Tensor | None = None,
+    allowed_bitmask: Tensor | None = None,
+    row_offsets: Tensor | None = None,
+    draft_token_ids: Tensor | None = None,
+    return_log_z: bool = False,
+) -> tuple[Tensor, Tensor]:
+    out = floats(logits, *logits.shape)
+    log_z = floats(logits, len(logits) if return_log_z else 0)
+    rule_log_softmax_out(
+        logits, vocab_size, program, state, error, out, log_z if return_log_z else None,
+        state_indices, allowed_bitmask, row_offsets, draft_token_ids,
+    )  # fmt: skip
+    return out, log_z

@@ -1,0 +1,11 @@
+"""Which backends the tests on this machine's CPU run on."""
+
+import os
+
+from rnr_kernels.backends import BACKENDS, TRITON
+
+ON_CPU = [
+    backend for backend in BACKENDS if backend is not TRITON or os.environ.get("TRITON_INTERPRET")
+]
+"""All that serve CPUs; Triton's where its interpreter runs, in a process of its own (see
+`make test-gpu-static`)."""

@@ -1,0 +1,215 @@
+"""Triton's kernels, compiled ahead of time for GPUs that need not be there."""
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rnr_kernels.backends import TRITON
+from rnr_kernels.rules.kinds import EosRamp, LogitRule, ScoreVector, TokenBias, UsedTokenPenalty
+from rnr_kernels.sampling import Sampling
+from rnr_kernels.testing import admitted
+
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
+
+CAPABILITIES = (80, 90, 100)
+MAX_SHARED = 100 * 1024
+MAX_REGISTERS = 128
+MAX_SPILLS = 4
+"""Only where a kernel does everything at once: drafts, masks, biases, vectors, filters."""
+VOCAB_SIZE, ROWS = 128_256, 4
+
+DTYPES = {
+    torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64",
+    torch.int32: "i32", torch.int64: "i64", torch.uint8: "u8", torch.bool: "i1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel as one call specialises it."""
+
+    kernel: Any
+    signature: dict[str, Any]
+    constants: dict[tuple[int, ...], Any]
+    attributes: dict[tuple[int, ...], Any]
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        return str(self.kernel.fn.__name__)
+
+
+def launch_of(kernel: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Launch:
+    """What Triton's own launcher would compile for these arguments."""
+    constants: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], Any] = {}
+
+    def describe(value: Any, path: tuple[int, ...]) -> Any:
+        if isinstance(value, tuple):
+            return type(value)(*(describe(item, (*path, i)) for i, item in enumerate(value)))
+        if isinstance(value, Tensor):
+            if value.data_ptr() % 16 == 0:
+                attributes[path] = [["tt.divisibility", 16]]
+            return f"*{DTYPES[value.dtype]}"
+        if value is None or value == 1:
+            constants[path] = value
+            return "constexpr"
+        if value % 16 == 0:
+            attributes[path] = [["tt.divisibility", 16]]
+        return "i32" if abs(value) < 2**31 else "i64"
+
+    names = kernel.arg_names
+    signature = {
+        name: describe(v, (i,)) for i, (name, v) in enumerate(zip(names, arguments, strict=False))
+    }
+    for name in names[len(arguments) :]:
+        signature[name] = "constexpr"
+        constants[(names.index(name),)] = named[name]
+    options = {name: value for name, value in named.items() if name not in names}
+    return Launch(kernel, signature, constants, attributes, options)
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Launch]]:
+    """What the ops launch; nothing runs."""
+    found: list[Launch] = []
+
+    def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
+        assert all(size > 0 for size in grid)
+        found.append(launch_of(kernel, arguments, named))
+
+    monkeypatch.setattr(JITFunction, "run", record)
+    yield found
+
+
+def rules_call(logits: Tensor, *, drafts: bool = False) -> tuple[Any, ...]:
+    """Arguments with every kind of table."""
+    rules: list[LogitRule] = [
+        EosRamp(15.0, over=250),
+        TokenBias({5: -4.0, 9000: 1.0}),
+        UsedTokenPenalty(1.5),
+        ScoreVector(torch.zeros(VOCAB_SIZE)),
+    ]
+    sampling = Sampling(temperature=0.8, top_k=50, top_p=0.9, seed=1)
+    program, state = admitted(
+        rules, VOCAB_SIZE, slots=ROWS, max_bias=300, eos_token_ids=[2], sampling=sampling
+    )
+    index = torch.arange(ROWS) if drafts else None
+    mask = torch.zeros(ROWS, -(-VOCAB_SIZE // 32), dtype=torch.int32) if drafts else None
+    return (
+        logits, VOCAB_SIZE, program.tensors, state.tensors, state.error, index, mask, index, index,
+    )  # fmt: skip
+
+
+def make_logits(dtype: torch.dtype, is_aligned: bool) -> Tensor:
+    width = VOCAB_SIZE if is_aligned else VOCAB_SIZE + 1
+    return torch.zeros(ROWS, width, dtype=dtype)
+
+
+def call_everything(dtype: torch.dtype, is_aligned: bool, drafts: bool) -> None:
+    """Each op of the backend, on CPU tensors that nothing reads."""
+    ops: dict[str, Callable[..., Any]] = TRITON.functions
+    logits, token_ids = make_logits(dtype, is_aligned), torch.zeros(ROWS, dtype=torch.int64)
+    call = rules_call(logits, drafts=drafts)
+    ops["apply_rules_"](*call)
+    ops["rule_log_softmax"](*call, True)
+    ops["sample_"](*call)
+    if not drafts:
+        ops["sample_"](*call, True, True, True)
+        ops["update_state_"](VOCAB_SIZE, call[3], call[4], token_ids[:, None], token_ids, token_ids)
+        ops["token_stats"](logits, token_ids, VOCAB_SIZE, 4)
+        ops["shift_stats"](logits, logits, token_ids, VOCAB_SIZE, 0)
+
+
+@cache
+def cuobjdump() -> Path:
+    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+@dataclass(frozen=True)
+class Usage:
+    registers: int
+    shared: int
+    sass: str
+
+    @property
+    def spills(self) -> int:
+        """Instructions that read or write local memory."""
+        return len(re.findall(r"\b(?:LDL|STL)\b", self.sass))
+
+    @classmethod
+    def of(cls, launch: Launch, capability: int, folder: Path) -> "Usage":
+        """Compiles it and reads what came out."""
+        source = ASTSource(launch.kernel, launch.signature, launch.constants, launch.attributes)
+        compiled = triton.compile(
+            source, target=GPUTarget("cuda", capability, 32), options=launch.options
+        )
+        path = folder / f"{launch}.cubin"
+        path.write_bytes(compiled.asm["cubin"])
+
+        def dump(option: str) -> str:
+            command = [cuobjdump(), option, path]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        usage = dump("-res-usage")
+
+        def number(name: str) -> int:
+            (found,) = re.findall(rf"{name}:(\d+)", usage)
+            return int(found)
+
+        return cls(number("REG"), number("SHARED"), dump("-sass"))
+
+
+VARIANTS = [
+    pytest.param(torch.float32, True, False, id="fp32"),
+    pytest.param(torch.bfloat16, True, False, id="bf16"),
+    pytest.param(torch.bfloat16, False, True, id="bf16-unaligned-drafts"),
+]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize(("dtype", "is_aligned", "drafts"), VARIANTS)
+def test_kernels_keep_to_registers(
+    launches: list[Launch],
+    tmp_path: Path,
+    dtype: torch.dtype,
+    is_aligned: bool,
+    drafts: bool,
+    capability: int,
+) -> None:
+    call_everything(dtype, is_aligned, drafts)
+    wrong = []
+    for launch in launches:
+        usage = Usage.of(launch, capability, tmp_path)
+        if usage.spills > (MAX_SPILLS if drafts else 0) or usage.registers > MAX_REGISTERS:
+            wrong.append(f"{launch}: {usage.registers} registers, {usage.spills} spilled")
+        assert usage.shared <= MAX_SHARED, launch
+    assert wrong == [], "\n".join(wrong)
+
+
+READS_ALL = ("_sum_kernel", "_write_kernel", "_scan_kernel", "_choose_kernel", "token_kernel")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_aligned_rows_are_read_sixteen_bytes_at_a_time(
+    launches: list[Launch], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    call_everything(dtype, True, False)
+    seen = set()
+    for launch in launches:
+        if str(launch) in READS_ALL and str(launch) not in seen:
+            seen.add(str(launch))
+            sass = Usage.of(launch, 90, tmp_path).sass
+            assert "LDG.E.128" in sass, launch
+    assert seen == set(READS_ALL)

@@ -1,0 +1,88 @@
+"""Triton's kernels in its interpreter (TRITON_INTERPRET=1): random and hostile input, and one
+vocabulary as large as models have. The tests in literal numbers run there too."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from native_batches import (
+    DTYPES,
+    Recipe,
+    assert_rest_untouched,
+    copied,
+    hostile,
+    run,
+    whole,
+)
+
+from rnr_kernels import backends, testing
+from rnr_kernels.backends import REFERENCE, TRITON
+from rnr_kernels.layout import StateTensors
+from rnr_kernels.testing import Case, assert_matches, assert_same_bits
+
+pytestmark = [
+    pytest.mark.skipif(
+        not os.environ.get("TRITON_INTERPRET"),
+        reason="the interpreter wants a process of its own: make test-gpu-static",
+    ),
+    # NumPy says so when infinities meet; on a GPU nobody does.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+]
+
+few = settings(max_examples=50, deadline=None, derandomize=True, phases=[Phase.generate])
+"""The interpreter is slow: the same few examples each time, and no search for smaller ones."""
+
+recipes = st.builds(
+    Recipe,
+    seed=st.integers(0, 2**32),
+    vocab_size=st.one_of(st.integers(1, 300), st.sampled_from([31, 32, 33, 4095, 4096, 4097])),
+    rows=st.integers(1, 3),
+    dtype=st.sampled_from(DTYPES),
+    padding=st.sampled_from([0, 1, 30]),
+    before=st.sampled_from([0, 1, 3]),
+    gap=st.sampled_from([0, 1, 7]),
+    after=st.sampled_from([0, 5]),
+    mask=st.sampled_from([None, "random", "set", "clear"]),
+    drafts=st.booleans(),
+    index_dtype=st.sampled_from([torch.int32, torch.int64]),
+    huge=st.booleans(),
+)
+
+
+@few
+@given(recipe=recipes, top_k=st.sampled_from([0, 1, 4]))
+def test_random_batches_give_the_references_results(recipe: Recipe, top_k: int) -> None:
+    batch, top_k = recipe.build(), min(top_k, recipe.vocab_size)
+    results = run(TRITON.functions, batch, top_k)
+    assert_matches(results, run(REFERENCE.functions, batch, top_k))
+
+
+@few
+@given(recipe=recipes, top_k=st.sampled_from([0, 3]))
+def test_arbitrary_bits_lead_nowhere_outside(recipe: Recipe, top_k: int) -> None:
+    batch = hostile(recipe.build(), recipe.seed)
+    size, tables = batch.vocab_size, [copied(table) for table in batch.program]
+    results = run(TRITON.functions, batch, min(top_k, size))
+    for name in ("sample_.token_ids", "token_stats.top_token_ids", "shift_stats.top_token_ids"):
+        assert bool(((results[name] >= -1) & (results[name] < size)).all()), name
+    for name in ("sample_.rank", "token_stats.rank", "shift_stats.rank"):
+        assert bool(((results[name] >= 0) & (results[name] <= size)).all()), name
+    assert_rest_untouched(results["apply_rules_"], batch.logits, "apply_rules_")
+    for name, before in zip(StateTensors._fields, batch.state, strict=True):
+        for op in ("sampled", "updated"):
+            after = results[f"state.{op}.{name}"]
+            assert_rest_untouched(after, before, f"{name} {op}")
+            if name not in ("slot_params", "used_bitmask", "rng"):
+                assert_same_bits(after, whole(before), name)
+    for table, kept in zip(batch.program, tables, strict=True):
+        assert_same_bits(table, kept)
+
+
+def test_a_large_vocabulary_gives_the_references_results() -> None:
+    case = Case("v128256", 128_256, 6, padding=64)
+    with backends.use("reference"):
+        expected = testing.run(case.build())
+    with backends.use("triton"):
+        assert_matches(testing.run(case.build()), expected)
