@@ -166,3 +166,12 @@ def test_an_invalid_row_gives_no_token_and_leaves_the_state(logits: list[float])
     for table, old in zip(state.tensors, before, strict=True):
         assert_same_bits(table, old)
     assert state.error.item() == 0
+
+
+def test_a_score_that_is_nan_leaves_the_logit_of_a_used_token() -> None:
+    program, state = admitted(
+        [UsedTokenPenalty(1.0)], 5, max_bias=1, output_token_ids=[2, 3], token_bias={2: 1.0}
+    )
+    state.tensors.bias_values[0, 0] = math.nan
+    logits = apply_rules_(torch.ones(1, 5), program, state)
+    assert logits.tolist() == [[1.0, 1.0, 1.0, 0.0, 1.0]]

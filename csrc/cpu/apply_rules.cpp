@@ -125,7 +125,8 @@ void apply_sparse(const ProgramTables& tables, const Row& found, const AdjustedR
   const LogitsWriter writer(row.logits);
   int64_t num_decided = 0;
   const auto decide = [&](int64_t v) {
-    decided[num_decided++] = {v, add_score(row.logits.at(v), row.score_of(v))};
+    const float logit = row.logits.at(v), value = add_score(logit, row.score_of(v));
+    decided[num_decided++] = {v, value == value ? value : logit};
   };
   for (int64_t i = 0; i < rules.num_bias; ++i) {
     const int64_t v = rules.bias_ids[i];

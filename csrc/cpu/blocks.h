@@ -16,7 +16,7 @@ constexpr int kTileBlocks = kTile / kBlock;
 constexpr int kBlockWords = kBlock / kBits;
 constexpr int kBlockQuads = kBlock / kQuad;
 
-// Memory for a few thousand elements, or V / 32; no C++ container, see simd.h.
+// Memory for a part of a vocabulary at most; no C++ container, see simd.h.
 template <typename T>
 struct Scratch {
   T* data;

@@ -107,14 +107,15 @@ def _serving(
         if reason is not None:
             raise ValueError(f"backend {name!r} does not serve {op} here: {reason}")
         return backend.functions[op]
+    missing = None
     for backend in table:
         reason = refusal(backend, *call)
         if reason is None:
+            if backend is REFERENCE and missing is not None:
+                _warn_of_the_reference(missing)
             return backend.functions[op]
-        if backend is NATIVE and reason == native.unavailable():
-            _warn_of_the_reference(reason)
-        if backend is TRITON and device.type == "cuda":
-            _warn_of_the_reference(reason)
+        if reason == native.unavailable() or (backend is TRITON and device.type == "cuda"):
+            missing = reason
     raise AssertionError("the reference serves everything")
 
 

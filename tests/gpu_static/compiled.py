@@ -130,6 +130,7 @@ def call_everything(dtype: torch.dtype, is_aligned: bool, drafts: bool) -> None:
         ops["update_state_"](VOCAB_SIZE, call[3], call[4], token_ids[:, None], token_ids, token_ids)
         ops["token_stats"](logits, token_ids, VOCAB_SIZE, 4)
         ops["shift_stats"](logits, logits, token_ids, VOCAB_SIZE, 0)
+        ops["linear_token_stats"](torch.zeros(ROWS, 16), torch.zeros(9000, 16), token_ids)
 
 
 @cache
@@ -213,3 +214,23 @@ def test_aligned_rows_are_read_sixteen_bytes_at_a_time(
             sass = Usage.of(launch, 90, tmp_path).sass
             assert "LDG.E.128" in sass, launch
     assert seen == set(READS_ALL)
+
+
+def test_one_row_of_one_tile_without_any_rule_compiles(
+    launches: list[Launch], tmp_path: Path
+) -> None:
+    # Sizes of 1 become constants, and tables may be empty.
+    program, state = admitted([], 33)
+    logits, token_ids = torch.zeros(1, 33, dtype=torch.float16), torch.zeros(1, dtype=torch.int64)
+    call = (logits, 33, program.tensors, state.tensors, state.error)
+    ops: dict[str, Callable[..., Any]] = TRITON.functions
+    ops["apply_rules_"](*call)
+    ops["rule_log_softmax"](*call)
+    ops["sample_"](*call, token_ids, None, None, None, True, True, True)
+    ops["update_state_"](33, state.tensors, state.error, token_ids[:, None])
+    ops["token_stats"](logits, token_ids, 33, 1)
+    ops["shift_stats"](logits, logits, token_ids, 33, 1)
+    names = {str(launch) for launch in launches}
+    assert len(names) == 12
+    for launch in launches:
+        assert Usage.of(launch, 90, tmp_path).registers > 0

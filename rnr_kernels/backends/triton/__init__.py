@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -48,6 +49,8 @@ def unavailable() -> str | None:
 
 @cache
 def _refuses_gpu(index: int | None) -> str | None:
+    if torch.version.hip is not None:
+        return "it serves NVIDIA GPUs, not AMD's"
     try:
         capability = torch.cuda.get_device_capability(index)
     except (AssertionError, RuntimeError) as error:  # no CUDA in this torch, no driver, no such GPU
@@ -81,7 +84,12 @@ def refuses(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) 
 def _loaded_on_first_call(op: str, module: str) -> Callable[..., Any]:
     def run(*values: Any, **options: Any) -> Any:
         function = getattr(import_module(f"{__name__}.{module}"), op)
-        return function(*values, **options)
+        # Only update_state_ begins with something else, and has its tables next.
+        tensor = values[0] if isinstance(values[0], Tensor) else values[1][0]
+        if not tensor.is_cuda:
+            return function(*values, **options)
+        with torch.cuda.device(tensor.device):  # where Triton launches
+            return function(*values, **options)
 
     run.__name__ = op
     return run

@@ -1,6 +1,6 @@
 """Integer and float32 operations of the reference, one for one.
 
-Kernels that use them are compiled without fused multiply-adds (`launch.OPTIONS`), save for those
+Kernels that use them are compiled without fused multiply-adds (`arguments.OPTIONS`), save for those
 written as such.
 """
 

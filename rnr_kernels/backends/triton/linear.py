@@ -39,7 +39,7 @@ class Head:
         return self._finish(_product(hidden, self.weight[start:stop]), bias)
 
     def targets(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
-        """float32 [n], by the same products; anything where the id is none."""
+        """float32 [n], by products of INVARIANT_ROWS rows; anything where the id is none."""
         out = floats(hidden, len(hidden))
         ids = token_ids.clamp(0, len(self.weight) - 1).long()
         for at in range(0, len(hidden), INVARIANT_ROWS):
@@ -59,7 +59,7 @@ class Head:
 
 
 def _product(hidden: Tensor, weight: Tensor) -> Tensor:
-    """hidden @ weight.T in float32, never rounded to 16 bits."""
+    """hidden @ weight.T in float32, not rounded to 16 bits (torch's settings may allow TF32)."""
     if hidden.dtype == weight.dtype != torch.float32 and hidden.is_cuda:
         return torch.mm(hidden, weight.T, out_dtype=torch.float32)
     return torch.mm(hidden.float(), weight.float().T)
@@ -74,6 +74,11 @@ def _row_chunks(num_rows: int, invariant: bool) -> Iterator[slice]:
 def _prepared(hidden: Tensor, invariant: bool) -> Tensor:
     """With rows of zeros up to the pinned shape."""
     return pad(hidden, (0, 0, 0, INVARIANT_ROWS - len(hidden))) if invariant else hidden
+
+
+def _for_rows(token_ids: Tensor, rows: Tensor) -> Tensor:
+    """One for each row, those added included."""
+    return pad(token_ids, (0, len(rows) - len(token_ids)))
 
 
 def _joined(chunks: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -96,11 +101,11 @@ def linear_token_stats(
     if not len(hidden):
         return no_token_stats(hidden, top_k)
     head, chunks = Head(weight, bias, logit_scale, softcap), []
-    with torch.autocast(hidden.device.type, enabled=False):  # logits are float32, never rounded
+    with torch.autocast(hidden.device.type, enabled=False):  # logits are float32
         for part in _row_chunks(len(hidden), invariant):
             ids, rows = token_ids[part], _prepared(hidden[part], invariant)
             stats = TokenStatistics(ids, len(weight), top_k)
-            targets = head.targets(hidden[part], ids)
+            targets = head.targets(rows, _for_rows(ids, rows))[: len(ids)]
             for start in range(0, len(weight), COLUMNS):
                 stats.add(head.logits(rows, start), targets, start)
             chunks.append(stats.results())
@@ -132,7 +137,11 @@ def linear_shift_stats(
             ids = token_ids[part]
             rows, base_rows = (_prepared(h[part], invariant) for h in (hidden, base_hidden))
             stats = ShiftStatistics(ids, len(weight), top_k)
-            targets = head.targets(hidden[part], ids), base.targets(base_hidden[part], ids)
+            padded = _for_rows(ids, rows)
+            targets = (
+                head.targets(rows, padded)[: len(ids)],
+                base.targets(base_rows, padded)[: len(ids)],
+            )
             for start in range(0, len(weight), COLUMNS):
                 logits = head.logits(rows, start), base.logits(base_rows, start)
                 stats.add(*logits, *targets, start)

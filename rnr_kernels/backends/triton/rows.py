@@ -21,7 +21,7 @@ EARLIER = tl.constexpr(4)
 
 @triton.jit
 def slot_of(rows, r, num_slots):
-    """int64 slot of row r, 0 where it is out of range, and whether it is in range."""
+    """int64 slot of row r, 0 where it is out of range; whether it is in range; whether past it."""
     if rows.state_indices is None:
         slot = r.to(tl.int64)
     else:
@@ -140,9 +140,8 @@ def draft_words(rows, r, slot, tile, vocab_size):
 
 
 @triton.jit
-def request_bias(state, slot, columns):
+def request_bias(state, slot, columns, count):
     """float32 [TILE_WORDS, 32]: the slot's biases, found by bisection of their ascending ids."""
-    count = tl.minimum(tl.maximum(tl.load(state.slot_params + 4 * slot + 3), 0), state.max_bias)
     ids = state.bias_token_ids + slot * state.max_bias
     low = columns * 0
     high = low + count
@@ -174,8 +173,9 @@ def tile_scores(
         if vector >= 0:
             at = program.score_vectors + vector * program.vector_stride + columns
             scores += tl.load(at, mask=columns < vocab_size, other=0.0)
-        if state.max_bias > 0:
-            scores += request_bias(state, slot, columns)
+        num_bias = tl.minimum(tl.load(state.slot_params + 4 * slot + 3), state.max_bias)
+        if num_bias > 0:
+            scores += request_bias(state, slot, columns, num_bias)
         penalty = tl.load(program.penalties + program_id)
         if penalty != 0.0:
             words = tile_words(state.used_bitmask + slot * state.used_stride, tile, vocab_size)

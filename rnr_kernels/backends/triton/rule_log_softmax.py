@@ -79,14 +79,17 @@ def _write_kernel(
     top, log_total = combined(sums, sums + 1, 6, num_tiles, TILES)
     columns = tile_columns(tile)
     out += r.to(tl.int64) * out_stride
-    if top == top:
+    is_written = columns < row_width
+    if (top == top) & (tile < num_tiles):
         slot, _, program_id, step, _ = find_row(rows, r, program, state, vocab_size)
         x = adjusted_tile(
             rows, r, tile, vocab_size, program, state, slot, program_id, step, CLASSES
         )
-        tl.store(out + columns, (x - top) - log_total, mask=columns < row_width)
+        tl.store(out + columns, (x - top) - log_total, mask=is_written)
     else:
-        tl.store(out + columns, columns * float("nan"), mask=columns < row_width)
+        # Past the vocabulary, where tables have nothing, or a row that is broken.
+        nothing = tl.where(top == top, float("-inf"), float("nan"))
+        tl.store(out + columns, columns * 0.0 + nothing, mask=is_written)
     if WANTS_LOG_Z:
         if tile == 0:
             base_top, base_total = combined(sums + 2, sums + 3, 6, num_tiles, TILES)

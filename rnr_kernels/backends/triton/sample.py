@@ -48,11 +48,11 @@ LEAST = tl.constexpr(torch.finfo(torch.float32).min)
 def sampling_of(state, slot, vocab_size):
     """(temperature, scale, top_k or 0, top_p, min_p threshold, whether anything filters)."""
     at = state.sampling + 4 * slot
-    top_p, min_p = tl.load(at + 2), tl.load(at + 3)
+    top_p, min_p = tl.maximum(tl.load(at + 2), 0.0), tl.load(at + 3)
     top_k = tl.load(state.slot_params + 4 * slot + 2)
     top_k = tl.where((top_k < 0) | (top_k >= vocab_size), 0, top_k)
     filters = (top_k > 0) | (top_p < 1.0) | (min_p > float("-inf"))
-    return tl.load(at), tl.load(at + 1), top_k, tl.maximum(top_p, 0.0), min_p, filters
+    return tl.load(at), tl.load(at + 1), top_k, top_p, min_p, filters
 
 
 @triton.jit
@@ -127,7 +127,7 @@ def _choose_kernel(
     if is_valid:
         slot, _, program_id, step, _ = find_row(rows, r, program, state, vocab_size)
         temperature, scale, top_k, top_p, min_p, filters = sampling_of(state, slot, vocab_size)
-        if temperature <= 0.0:
+        if (temperature > 0.0) == 0:
             where = tl.min(tl.where(tile_tops == top, tile, TILES), 0)
             token = tl.load(largest + first + where).to(tl.int64)
             final = top * 0.0

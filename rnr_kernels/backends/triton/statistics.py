@@ -214,7 +214,8 @@ class ShiftStatistics:
         self.tokens = Tokens(token_ids, token_ids.stride(0))
         num_rows = len(token_ids)
         self.p, self.q = (_Side(token_ids, num_rows, vocab_size, top_k) for _ in range(2))
-        sums = torch.empty(2, num_rows, self.p.tiles, dtype=torch.float64, device=token_ids.device)
+        shape, device = (num_rows, self.p.tiles), token_ids.device
+        sums = [torch.empty(shape, dtype=torch.float64, device=device) for _ in range(2)]
         self.cross = CrossTables(*sums)
 
     def add(
@@ -239,7 +240,8 @@ class ShiftStatistics:
     def results(self) -> tuple[Tensor, ...]:
         p, q = self.p, self.q
         device = self.tokens.token_ids.device
-        kl, base_kl = torch.empty(2, p.num_rows, device=device, dtype=torch.float32)
+        # Each with an allocation of its own: kernels are compiled for its alignment.
+        kl, base_kl = (floats(self.tokens.token_ids, p.num_rows) for _ in range(2))
         same_argmax = torch.empty(p.num_rows, dtype=torch.bool, device=device)
         _divergence_kernel[(p.num_rows,)](
             p.tables, q.tables, self.cross, kl, base_kl, same_argmax, p.tiles,

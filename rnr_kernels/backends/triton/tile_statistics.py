@@ -1,5 +1,8 @@
 """What kernels find in the tiles of rows of logits, for statistics of tokens.
 
+A row's sums have the same bits in any batch; where rows may be loaded 16 bytes at a time, by base
+address and stride, they are added in another order than where they may not.
+
 Results stand in tables whose rows may be filled by several calls, each with the next columns.
 """
 
@@ -20,7 +23,7 @@ from rnr_kernels.backends.triton.rows import (
     tile_sum,
 )
 
-OF_TILES: dict[str, Any] = {"enable_fp_fusion": True, "num_warps": 4}
+OF_TILES: dict[str, Any] = {"enable_fp_fusion": True, "num_warps": 8}
 """Of kernels over tiles. No result is another backend's bit for bit, so products may be fused."""
 
 HUGE_GAP = tl.constexpr(1e30)
@@ -99,8 +102,8 @@ def _look_at_tile(
     x = load_logits(rows, r, columns, columns < num_columns)
     out = r.to(tl.int64) * tiles + first_column // TILE + tile
     top = tile_max(x)
-    # Terms this far down count as nothing, and -inf would make them NaN. NaN stays, and +inf less
-    # itself becomes it, to show in the sum.
+    # Terms further down than this count as much as here, next to nothing, and -inf would make them
+    # NaN. NaN stays, and +inf less itself becomes it, to show in the sum.
     shift = tl.where(top == float("-inf"), 0.0, top)
     distance = x - shift
     near = tl.maximum(distance, NEGLIGIBLE, propagate_nan=tl.PropagateNan.ALL)
