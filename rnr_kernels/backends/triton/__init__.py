@@ -30,8 +30,8 @@ MODULES = {
 FIRST_CAPABILITY = (8, 0)
 """The oldest GPUs that kernels are compiled and checked for."""
 
-
 FIRST_VERSION = (3, 6)
+"""Of Triton."""
 
 
 @cache

@@ -228,18 +228,26 @@ def tile_sum(x):
 
 
 @triton.jit
+def load_tops(tops, stride, num_tiles, TILES: tl.constexpr):
+    """(tops [TILES], top, float64 exp(tops - top), whether the row is valid) of a row's tiles, of
+    which a broken one has NaN as its top."""
+    tile = tl.arange(0, TILES)
+    tops = tl.load(tops + stride * tile, mask=tile < num_tiles, other=float("-inf"))
+    top = tl.max(tl.where(tops == tops, tops, float("-inf")), 0)
+    num_broken = tl.sum((tops != tops).to(tl.int32), 0)
+    is_valid = (num_broken == 0) & (top > float("-inf"))
+    distance = tops - tl.where(is_valid, top, 0.0)
+    factors = tl.where(tops > float("-inf"), tl.exp(distance.to(tl.float64)), 0.0)
+    return tops, top, factors, is_valid
+
+
+@triton.jit
 def combined(tops, totals, stride, num_tiles, TILES: tl.constexpr):
     """(top, log sum exp(x - top)) of a row from its tiles' tops and sums, in their order. The top
-    is NaN if a tile's is, which says that the tile is broken, and in a row of -inf."""
+    is NaN where the row is not valid."""
     tile = tl.arange(0, TILES)
-    is_there = tile < num_tiles
-    tops = tl.load(tops + stride * tile, mask=is_there, other=float("-inf"))
-    totals = tl.load(totals + stride * tile, mask=is_there, other=0.0)
-    num_broken = tl.sum((tops != tops).to(tl.int32), 0)
-    top = tl.max(tl.where(tops == tops, tops, float("-inf")), 0)
-    is_valid = (num_broken == 0) & (top > float("-inf"))
-    shift = tl.where(is_valid, top, 0.0)
-    scaled = totals.to(tl.float64) * tl.exp((tops - shift).to(tl.float64))
-    total = tl.sum(tl.where(tops > float("-inf"), scaled, 0.0), 0)
+    _, top, factors, is_valid = load_tops(tops, stride, num_tiles, TILES)
+    totals = tl.load(totals + stride * tile, mask=tile < num_tiles, other=0.0)
+    total = tl.sum(totals.to(tl.float64) * factors, 0)
     log_total = tl.log(tl.where(is_valid, total, 1.0))
     return tl.where(is_valid, top, float("nan")), log_total.to(tl.float32)

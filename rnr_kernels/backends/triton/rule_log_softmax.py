@@ -29,7 +29,7 @@ from rnr_kernels.backends.triton.rows import (
     tile_sum,
 )
 
-SUMS = 6
+SUMS = tl.constexpr(6)
 """float32 a tile: top and sum of exp(x - top) of adjusted logits, of logits, and of scores."""
 
 
@@ -50,7 +50,7 @@ def _sum_kernel(
     slot, is_live, program_id, step, errors = find_row(rows, r, program, state, vocab_size)
     if tile == 0:
         set_errors(error, errors)
-    sums += 6 * (r.to(tl.int64) * tl.num_programs(1) + tile)
+    sums += SUMS * (r.to(tl.int64) * tl.num_programs(1) + tile)
     if is_live:
         columns = tile_columns(tile)
         inside = columns < vocab_size
@@ -75,8 +75,8 @@ def _write_kernel(
     CLASSES: tl.constexpr, TILES: tl.constexpr, WANTS_LOG_Z: tl.constexpr,
 ):  # fmt: skip
     r, tile = tl.program_id(0), tl.program_id(1)
-    sums += 6 * r.to(tl.int64) * num_tiles
-    top, log_total = combined(sums, sums + 1, 6, num_tiles, TILES)
+    sums += SUMS * r.to(tl.int64) * num_tiles
+    top, log_total = combined(sums, sums + 1, SUMS, num_tiles, TILES)
     columns = tile_columns(tile)
     out += r.to(tl.int64) * out_stride
     is_written = columns < row_width
@@ -89,11 +89,11 @@ def _write_kernel(
     else:
         # Past the vocabulary, where tables have nothing, or a row that is broken.
         nothing = tl.where(top == top, float("-inf"), float("nan"))
-        tl.store(out + columns, columns * 0.0 + nothing, mask=is_written)
+        tl.store(out + columns, nothing, mask=is_written)
     if WANTS_LOG_Z:
         if tile == 0:
-            base_top, base_total = combined(sums + 2, sums + 3, 6, num_tiles, TILES)
-            rules_top, rules_total = combined(sums + 4, sums + 5, 6, num_tiles, TILES)
+            base_top, base_total = combined(sums + 2, sums + 3, SUMS, num_tiles, TILES)
+            rules_top, rules_total = combined(sums + 4, sums + 5, SUMS, num_tiles, TILES)
             tops = (top - base_top) - rules_top
             result = tops + (log_total - base_total - rules_total)
             tl.store(log_z + r.to(tl.int64) * log_z_stride, result)
@@ -117,7 +117,7 @@ def rule_log_softmax_out(
         return
     rows = Rows.of(logits, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
     tables, slots, tiles = Program.of(program), State.of(state), num_tiles(vocab_size)
-    sums = floats(logits, num_rows, tiles, SUMS)
+    sums = floats(logits, num_rows, tiles, SUMS.value)
     wants_log_z = log_z is not None
     _sum_kernel[(num_rows, tiles)](
         rows,

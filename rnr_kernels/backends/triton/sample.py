@@ -32,6 +32,7 @@ from rnr_kernels.backends.triton.rows import (
     combined,
     find_row,
     is_broken,
+    load_tops,
     set_errors,
     tile_columns,
     tile_max,
@@ -118,10 +119,7 @@ def _choose_kernel(
     tops += first
     tile = tl.arange(0, TILES)
     is_there = tile < num_tiles
-    tile_tops = tl.load(tops + tile, mask=is_there, other=float("-inf"))
-    num_broken = tl.sum((tile_tops != tile_tops).to(tl.int32), 0)
-    top = tl.max(tl.where(tile_tops == tile_tops, tile_tops, float("-inf")), 0)
-    is_valid = (num_broken == 0) & (top > float("-inf"))
+    tile_tops, top, _factors, is_valid = load_tops(tops, 1, num_tiles, TILES)
     token = tl.full([], -1, tl.int64)
     value, final = top, float("nan") * top
     if is_valid:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rnr_kernels.backends.triton.arguments import OPTIONS, floats, next_power_of_2, num_tiles
 from rnr_kernels.backends.triton.largest import largest_kernel
+from rnr_kernels.backends.triton.rows import load_tops
 from rnr_kernels.backends.triton.tile_statistics import (
     OF_TILES,
     CrossTables,
@@ -46,20 +47,6 @@ class Columns(NamedTuple):
 
 
 @triton.jit
-def _load_tops(tables, r, tiles, TILES: tl.constexpr):
-    """(tops [TILES], top, float64 exp(tops - top), whether the row is valid)."""
-    tile = tl.arange(0, TILES)
-    at = tables.tops + r.to(tl.int64) * tiles + tile
-    tops = tl.load(at, mask=tile < tiles, other=float("-inf"))
-    top = tl.max(tl.where(tops == tops, tops, float("-inf")), 0)
-    num_broken = tl.sum((tops != tops).to(tl.int32), 0)
-    is_valid = (num_broken == 0) & (top > float("-inf"))
-    distance = tops - tl.where(is_valid, top, 0.0)
-    factors = tl.where(tops > float("-inf"), tl.exp(distance.to(tl.float64)), 0.0)
-    return tops, top, factors, is_valid
-
-
-@triton.jit
 def _load_sums(table, r, tiles, TILES: tl.constexpr):
     tile = tl.arange(0, TILES)
     return tl.load(table + r.to(tl.int64) * tiles + tile, mask=tile < tiles, other=0)
@@ -70,7 +57,7 @@ def _combine_kernel(
     rows, tokens, tables, columns, normaliser, vocab_size, tiles, TILES: tl.constexpr
 ):
     r = tl.program_id(0)
-    tops, top, factors, is_valid = _load_tops(tables, r, tiles, TILES)
+    tops, top, factors, is_valid = load_tops(tables.tops + r.to(tl.int64) * tiles, 1, tiles, TILES)
     totals = _load_sums(tables.totals, r, tiles, TILES).to(tl.float64)
     total = tl.sum(totals * factors, 0)
     distance = tl.where(factors > 0.0, tops - top, 0.0).to(tl.float64)
@@ -105,8 +92,9 @@ def _divergence_kernel(
     tables_p, tables_q, cross, kl, base_kl, same_argmax, tiles, TILES: tl.constexpr
 ):
     r = tl.program_id(0)
-    tops_p, top_p, factors_p, is_valid_p = _load_tops(tables_p, r, tiles, TILES)
-    tops_q, top_q, factors_q, is_valid_q = _load_tops(tables_q, r, tiles, TILES)
+    first = r.to(tl.int64) * tiles
+    tops_p, top_p, factors_p, is_valid_p = load_tops(tables_p.tops + first, 1, tiles, TILES)
+    tops_q, top_q, factors_q, is_valid_q = load_tops(tables_q.tops + first, 1, tiles, TILES)
     is_valid = is_valid_p & is_valid_q
     totals_p = _load_sums(tables_p.totals, r, tiles, TILES).to(tl.float64)
     totals_q = _load_sums(tables_q.totals, r, tiles, TILES).to(tl.float64)
@@ -150,10 +138,14 @@ class _Side:
     def rows(self, logits: Tensor, targets: Tensor | None) -> Logits:
         return Logits(logits, logits.stride(0), targets)
 
+    def num_columns(self, rows: Logits) -> int:
+        """Columns of the vocabulary among these: all, or those of a part with targets apart."""
+        return self.vocab_size if rows.targets is None else int(rows.logits.shape[1])
+
     def add_largest(self, rows: Logits, first_column: int) -> None:
         """Merges the largest of these columns with those so far, which come first on ties. The
         first columns must be `top_k` at least."""
-        num_columns = rows.logits.shape[1] if rows.targets is not None else self.vocab_size
+        num_columns = self.num_columns(rows)
         count = min(self.top_k, num_columns)
         values = floats(rows.logits, self.num_rows, count)
         ids = torch.empty(self.num_rows, count, dtype=torch.int64, device=values.device)
@@ -195,7 +187,7 @@ class TokenStatistics:
 
     def add(self, logits: Tensor, targets: Tensor | None = None, first_column: int = 0) -> None:
         side, self.last = self.side, self.side.rows(logits, targets)
-        num_columns = side.vocab_size if targets is None else logits.shape[1]
+        num_columns = side.num_columns(self.last)
         token_kernel[(side.num_rows, num_tiles(num_columns))](
             self.last, self.tokens, side.tables, num_columns, first_column, side.vocab_size,
             side.tiles, WANTS_LARGEST=False, **OF_TILES,
@@ -228,7 +220,7 @@ class ShiftStatistics:
     ) -> None:
         p, q = self.p, self.q
         self.last = p.rows(logits, targets), q.rows(base_logits, base_targets)
-        num_columns = p.vocab_size if targets is None else logits.shape[1]
+        num_columns = p.num_columns(self.last[0])
         shift_kernel[(p.num_rows, num_tiles(num_columns))](
             *self.last, self.tokens, p.tables, q.tables, self.cross, num_columns, first_column,
             p.vocab_size, p.tiles, **OF_TILES | {"num_warps": 16},
