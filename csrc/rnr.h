@@ -83,6 +83,10 @@ struct LogitsRows {
   int64_t num_rows, row_stride, row_width, vocab_size;
 };
 
+RNR_HOST_DEVICE int64_t num_tiles(const LogitsRows& logits) {
+  return (logits.vocab_size + kTile - 1) / kTile;
+}
+
 // What every op over rules is called with.
 struct RuleRows {
   LogitsRows logits;
@@ -113,6 +117,14 @@ struct SampleParams {
   float* adjusted_logprob;  // null: not asked for
   int32_t* rank;            // null: not asked for
 };
+
+// The results of a padding row.
+RNR_HOST_DEVICE void write_padding(const SampleParams& params, int64_t r) {
+  params.token_ids[r] = -1;
+  if (params.logprob != nullptr) params.logprob[r] = NAN;
+  if (params.adjusted_logprob != nullptr) params.adjusted_logprob[r] = NAN;
+  if (params.rank != nullptr) params.rank[r] = 0;
+}
 
 struct UpdateStateParams {
   StateTables state;
@@ -201,14 +213,20 @@ RNR_HOST_DEVICE float add_score(float logit, float r) {
   return r == -INFINITY ? -INFINITY : r == 0.0f ? logit : logit + r;
 }
 
+// ---- State -------------------------------------------------------------------------------------
+
+// A slot has `count` tokens more. Counters wrap around as torch's integers do.
+RNR_HOST_DEVICE void advance(const StateTables& state, int64_t slot, int64_t count) {
+  int32_t& length = state.slot_params[4 * slot + 1];
+  length = static_cast<int32_t>(static_cast<uint32_t>(length) + static_cast<uint32_t>(count));
+  int64_t& position = state.rng[2 * slot + 1];
+  position = wrapping_add(position, count);
+}
+
 // ---- Sampling ----------------------------------------------------------------------------------
 
 constexpr float kExponentClamp = 1073741824.0f;  // 2^30
 constexpr int kFixedPointBits = 40;
-
-// 2^f over [-1/2, 1/2], highest power first, constant term 1 left out.
-constexpr float kExp2Coefficients[5] = {0x1.5bfc8ep-10f, 0x1.3cee4cp-7f, 0x1.c6b62ap-5f,
-                                        0x1.ebf9b2p-3f, 0x1.62e42cp-1f};
 
 // a: the exponent of a token's weight, before its tile's ceiling is taken off.
 RNR_HOST_DEVICE float weight_exponent(float x, float scale) {
@@ -216,15 +234,25 @@ RNR_HOST_DEVICE float weight_exponent(float x, float scale) {
   return a > kExponentClamp ? kExponentClamp : a < -kExponentClamp ? -kExponentClamp : a;
 }
 
+// 2^f over [-1/2, 1/2], highest power first, constant term 1 left out.
+constexpr float kExp2C5 = 0x1.5bfc8ep-10f, kExp2C4 = 0x1.3cee4cp-7f, kExp2C3 = 0x1.c6b62ap-5f,
+                kExp2C2 = 0x1.ebf9b2p-3f, kExp2C1 = 0x1.62e42cp-1f;
+constexpr float kExp2Coefficients[5] = {kExp2C5, kExp2C4, kExp2C3, kExp2C2, kExp2C1};
+
+RNR_HOST_DEVICE float exp2_series(float f) {
+  float series = fmaf(kExp2C5, f, kExp2C4);
+  series = fmaf(series, f, kExp2C3);
+  series = fmaf(series, f, kExp2C2);
+  series = fmaf(series, f, kExp2C1);
+  return fmaf(series, f, 1.0f);
+}
+
 // floor(2^exponent * 2^(40 - shift)) for exponent <= 0 and shift in [0, 63].
 RNR_HOST_DEVICE int64_t fixed_point_exp2(float exponent, int shift) {
   if (!(exponent > -100.0f)) return 0;
   const float whole = floorf(exponent + 0.5f);
   const float fraction = exponent - whole;
-  float series = kExp2Coefficients[0];
-  for (int i = 1; i < 5; ++i) series = fmaf(series, fraction, kExp2Coefficients[i]);
-  series = fmaf(series, fraction, 1.0f);
-  const int64_t mantissa = static_cast<int64_t>(series * 16777216.0f);
+  const int64_t mantissa = static_cast<int64_t>(exp2_series(fraction) * 16777216.0f);
   const int left = static_cast<int>(whole) + kFixedPointBits - 24 - shift;
   if (left >= 0) return mantissa << left;
   return left > -63 ? mantissa >> -left : 0;

@@ -19,7 +19,7 @@ from rnr_kernels.rules.program import RuleProgram
 from rnr_kernels.sampling import GREEDY, Sampling, check_sampling, check_seed
 
 ERRORS = {
-    ERROR_SLOT: "a slot past the table",
+    ERROR_SLOT: "a slot past the table, or twice in one batch",
     ERROR_PROGRAM: "a program past the table or removed",
     ERROR_TOKEN: "a token id past the vocabulary",
 }

@@ -232,21 +232,24 @@ def test_sampling_advances_length_bits_and_position() -> None:
     assert state.used_bitmask[0, 0].item() == 0b1111
 
 
-def test_a_slot_that_occurs_twice_is_written_by_its_first_row_alone() -> None:
+def test_later_rows_of_a_slot_are_padding() -> None:
     # Only reachable below the public function on the CPU, which raises; devices cannot look.
-    program, state = admitted([], 3)
-    logits = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    program, state = admitted([], 3, slots=2)
+    logits = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     arguments = (program.vocab_size, list(program.tensors), list(state.tensors), state.error)
-    index = torch.tensor([0, 0])
-    tokens = torch.ops.rnr.sample_.default(logits, *arguments, index)[0]
-    assert tokens.tolist() == [1, 2]
-    assert state.num_output_tokens.tolist() == [1]
-    assert state.used_bitmask[0, 0].item() == 0b010
+    options = (torch.tensor([0, 0, 1]), None, None, None, True, True, True)
+    tokens, *floats, rank = torch.ops.rnr.sample_.default(logits, *arguments, *options)
+    assert tokens.tolist() == [1, -1, 0]
+    assert rank.tolist() == [1, 0, 1]
+    assert all(values.isnan().tolist() == [False, True, False] for values in floats)
+    assert state.num_output_tokens.tolist() == [1, 1]
+    assert state.used_bitmask[:, 0].tolist() == [0b010, 0b001]
+    assert state.error.item() == ERROR_SLOT
     # The first row decides even if it is invalid.
     logits[0] = math.nan
-    tokens = torch.ops.rnr.sample_.default(logits, *arguments, index)[0]
-    assert tokens.tolist() == [-1, 2]
-    assert state.num_output_tokens.tolist() == [1]
+    tokens = torch.ops.rnr.sample_.default(logits, *arguments, torch.tensor([0, 0, -1]))[0]
+    assert tokens.tolist() == [-1, -1, -1]
+    assert state.num_output_tokens.tolist() == [1, 1]
 
 
 def test_update_state_commits_the_first_counts_tokens() -> None:

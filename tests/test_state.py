@@ -296,7 +296,10 @@ def test_check_raises_once_with_every_error_so_far() -> None:
     update_state_(state, torch.tensor([VOCAB]))
     state.program_ids[0] = 44
     sample_(torch.zeros(1, VOCAB), program, state)
-    message = "a slot past the table and a program past the table or removed and a token id past"
+    message = (
+        "a slot past the table, or twice in one batch and a program past the table or removed and "
+        "a token id past"
+    )
     with pytest.raises(ValueError, match=message):
         state.check()
     state.check()

@@ -1,31 +1,13 @@
 // One token a row: a scan for maxima (and without filters for weights), then hot blocks alone.
 #include <cfloat>
 
+#include "../sampling.h"
 #include "exp_sums.h"
 #include "kernels.h"
 #include "threshold.h"
 
 namespace rnr::cpu::RNR_ISA {
 namespace {
-
-// A slot's sampling parameters.
-struct SlotSampling {
-  float temperature, scale, top_p, min_p_threshold;
-  int32_t top_k;
-  bool is_greedy, filters;
-
-  SlotSampling(const StateTables& state, int64_t slot, int64_t vocab_size) {
-    const float* sampling = state.sampling + 4 * slot;
-    temperature = sampling[0];
-    scale = sampling[1];
-    top_p = sampling[2] < 0.0f ? 0.0f : sampling[2];
-    min_p_threshold = sampling[3];
-    top_k = state.slot_params[4 * slot + 2];
-    if (top_k < 0 || top_k >= vocab_size) top_k = 0;
-    is_greedy = temperature <= 0.0f;
-    filters = top_k > 0 || top_p < 1.0f || min_p_threshold > -INFINITY;
-  }
-};
 
 // Room for what a scan finds; grows with V / 256.
 struct ScanBuffers {

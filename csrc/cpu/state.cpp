@@ -32,27 +32,25 @@ void set_used(const StateTables& state, int64_t slot, int64_t token) {
   word = static_cast<int32_t>(static_cast<uint32_t>(word) | uint32_t{1} << token % kBits);
 }
 
-void advance(const StateTables& state, int64_t slot, int64_t count) {
-  int32_t& length = state.slot_params[4 * slot + 1];
-  length = static_cast<int32_t>(static_cast<uint32_t>(length) + static_cast<uint32_t>(count));
-  int64_t& position = state.rng[2 * slot + 1];
-  position = static_cast<int64_t>(static_cast<uint64_t>(position) + static_cast<uint64_t>(count));
-}
-
 }  // namespace
 
 void commit_samples(const SampleParams& params) {
   const RuleRows& rows = params.rows;
   SeenSlots seen(rows.state.num_slots);
-  int error_bits = 0;  // the kernel has set them already
+  int known_errors = 0, error_bits = 0;  // the kernel has set the former
   for (int64_t r = 0; r < rows.logits.num_rows; ++r) {
-    const Row row = find_row(rows, r, &error_bits);
+    const Row row = find_row(rows, r, &known_errors);
+    if (!row.is_live) continue;
+    if (!seen.add(row.slot)) {
+      error_bits |= kErrorSlot;
+      write_padding(params, r);
+    }
     const int64_t token = params.token_ids[r];
-    // An invalid row draws no token, and its slot's later rows still do not write.
-    if (!row.is_live || !seen.add(row.slot) || token < 0) continue;
+    if (token < 0) continue;
     set_used(rows.state, row.slot, token);
     advance(rows.state, row.slot, 1);
   }
+  set_error(rows.error, error_bits);
 }
 
 void update_state(const UpdateStateParams& params) {

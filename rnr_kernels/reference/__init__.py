@@ -18,6 +18,8 @@ Where the contract left a choice, it is made here:
 - A slot's position counts the tokens drawn for it. Row r draws at `position + row_offsets[r]`, and
   committing tokens, by `sample_` or by `update_state_`, advances the position with the length:
   otherwise the uniforms of accepted drafts would be drawn again.
+- A slot that occurs twice where `sample_` advances the state: its later rows are padding rows and
+  set an error bit. One launch cannot promise them the state as it was before the first.
 - Sampling weights are relative to a = clamp(x * scale, -2^30, 2^30), one float32 product with
   scale = float32(log2(e) / T): as accurate as a float32 softmax of x / T. Tokens beyond the clamp
   tie, which keeps huge logits defined.

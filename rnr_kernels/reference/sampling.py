@@ -209,14 +209,20 @@ def sample_(
     distribution, log-probability under the adjusted one, rank under the adjusted one (int32).
 
     Greedy at temperature 0 (lowest id on ties; filters ignored, final log-probability 0), else
-    top_k, top_p on what it left, min_p, and one uniform. Advances the state unless draft rows
-    (`row_offsets` or `draft_token_ids`) are given.
+    top_k, top_p on what it left, min_p, and one uniform. Advances the state, by a slot's first row
+    (later ones are padding rows and set an error bit), unless draft rows (`row_offsets` or
+    `draft_token_ids`) are given.
     """
     adjusted = adjust(
         logits, vocab_size, program, state, error,
         state_indices, allowed_bitmask, row_offsets, draft_token_ids,
     )  # fmt: skip
     slots, rows, valid = StateTensors(*state), adjusted.rows, adjusted.valid
+    commits = row_offsets is None and draft_token_ids is None
+    if commits:
+        first = first_of_slot(rows.slot, rows.live)
+        error |= ERROR_SLOT * (rows.live & ~first).any().to(torch.int32)
+        valid = valid & first
     values = torch.where(valid[:, None], adjusted.value, 0.0)
     temperature = slots.sampling[rows.slot, 0]
     greedy = temperature <= 0
@@ -232,9 +238,8 @@ def sample_(
         chosen = torch.where(greedy, chosen, drawn)
     token_ids = torch.where(valid, chosen, -1)
 
-    if row_offsets is None and draft_token_ids is None:
-        first = valid & first_of_slot(rows.slot, rows.live)
-        commit(slots, rows.slot, token_ids[:, None], first.long(), vocab_size)
+    if commits:
+        commit(slots, rows.slot, token_ids[:, None], valid.long(), vocab_size)
 
     column = token_ids.clamp(min=0)[:, None]
     logprob, adjusted_logprob = values.new_empty(0), values.new_empty(0)
