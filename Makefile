@@ -11,7 +11,9 @@ JOBS   ?= 2
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 LIBRARY := $(VENV)/.library
-CPP     := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cuh csrc/*/*.cu)
+CPP     := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
+FORMATTED := $(CPP) $(wildcard tests/emulator/*.h tests/emulator/*.cpp)
+EMULATED := build/emulated/rnr_emulated.so
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-sanitize test-gpu-static bench lint format wheel clean
@@ -52,14 +54,14 @@ bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machi
 lint: $(READY) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(CPP))
+	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(FORMATTED))
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --noconftest tests/test_project.py
 
 format: $(READY) ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
+	$(if $(CPP),$(BIN)/clang-format -i $(FORMATTED))
 
 wheel: $(READY) ## Build sdist and wheel into dist/
 	$(BIN)/python -m build --no-isolation

@@ -8,10 +8,15 @@ The package is complete without the library, only slower. So what is missing to 
 compiler, ninja, torch) is told in one line and is no reason to fail; an error of the compiler is,
 because nobody looks for a slow package behind a build that passed. RNR_BUILD_EXT=0 leaves the
 library out, RNR_BUILD_EXT=1 insists on it.
+
+Kernels for NVIDIA GPUs (csrc/cuda) join it where nvcc is found and torch is a CUDA build, or with
+RNR_CUDA=1 beside any torch; RNR_CUDA=0 leaves them out. A library that holds them still serves
+where there is no GPU.
 """
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,7 +32,7 @@ TORCH_VERSION = (2, 11)
 BUILD_COMMANDS = {"bdist_wheel", "build", "build_ext", "editable_wheel", "install"}
 
 CSRC = Path("csrc")
-KNOW_TORCH = ("binding.cpp", "binding_statistics.cpp")
+KNOW_TORCH = ("binding.cpp", "binding_linear.cpp", "binding_statistics.cpp")
 COMPILED_ONCE = (*KNOW_TORCH, "cpu/dispatch.cpp", "cpu/state.cpp")
 
 FLAGS = (
@@ -37,6 +42,9 @@ FLAGS = (
     # Every rounding is specified: no a * b + c may be fused that the source does not fuse.
     "-ffp-contract=off -fno-math-errno -fno-trapping-math"
 )
+CUDA_FLAGS = "-std=c++17 -O3 --fmad=false -Xcompiler -fPIC,-fvisibility=hidden"
+GPUS = {"sm_80": "compute_80", "sm_90a": "compute_90a", "compute_90": "compute_90"}
+"""What nvcc compiles for, and from which architecture; newer GPUs compile the last one anew."""
 AVX2 = "-mavx2 -mfma -mf16c -mpopcnt -mbmi2"
 AVX512 = f"{AVX2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512"
 
@@ -79,6 +87,35 @@ def ninja() -> str | None:
     return shutil.which("ninja", path=os.pathsep.join(folders))
 
 
+def nvcc() -> str | None:
+    """The CUDA compiler."""
+    folders = [
+        f"{os.environ[name]}/bin" for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ
+    ]
+    folders += [os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"]
+    return shutil.which("nvcc", path=os.pathsep.join(folders))
+
+
+def cuda_libraries() -> str:
+    """The linker's flags for CUDA's runtime, which nvcc tells."""
+    command = [str(nvcc()), "--dryrun", "-x", "cu", os.devnull, "-c", "-o", os.devnull]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    folders = re.search(r"^#\$ LIBRARIES=(.*)$", told, re.MULTILINE)
+    return f"{folders[1] if folders else ''} -lcudart_static -ldl -lrt -lpthread".strip()
+
+
+def why_no_cuda(wish: str) -> str | None:
+    """Why the library gets no kernels for GPUs, or None."""
+    if wish == "0":
+        return "RNR_CUDA=0"
+    if nvcc() is None:
+        return "there is no nvcc"
+    torch = torch_folder()
+    if wish != "1" and not (torch and (torch / "lib" / "libtorch_cuda.so").exists()):
+        return "torch is no CUDA build"
+    return None
+
+
 def why_not() -> str | None:
     """Why the library cannot be built here, or None."""
     if os.name == "nt":
@@ -115,17 +152,20 @@ class NinjaBuild(build_ext):  # type: ignore[misc]
 
 def ninja_rules(folder: Path, library: Path) -> str:
     """build.ninja: objects in `folder`, one for each source and instruction set."""
+    with_cuda = why_no_cuda(cuda_wish) is None
     torch = shlex.quote(str(torch_folder())).replace("$", "$$")
     only_torch = (
         f"-DTORCH_TARGET_VERSION=0x{TORCH_VERSION[0]:02x}{TORCH_VERSION[1]:02x}000000000000ULL"
     )
     undefined = "" if sys.platform == "darwin" else "-Wl,--no-undefined"
+    for_gpus = f"-DRNR_CUDA -DRNR_GPU_TARGETS={','.join(GPUS)}" if with_cuda else ""
     lines = [
         f"builddir = {folder}",
         f"cxx = {shlex.join(compiler() or [])}",
         f"flags = {FLAGS} {from_environment('CXXFLAGS')}",
-        f"torch = {only_torch} -isystem {torch}/include",
-        f"ldflags = -L{torch}/lib -ltorch_cpu {undefined} {from_environment('LDFLAGS')}",
+        f"torch = {only_torch} -isystem {torch}/include {for_gpus}",
+        f"ldflags = -L{torch}/lib -ltorch_cpu {undefined} {from_environment('LDFLAGS')} "
+        f"{cuda_libraries() if with_cuda else ''}",
         "rule compile",
         "  command = $cxx $flags $more -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
@@ -135,6 +175,16 @@ def ninja_rules(folder: Path, library: Path) -> str:
         "  command = $cxx $flags -shared $in $ldflags -o $out",
         "  description = $out",
     ]
+    if with_cuda:
+        codes = " ".join(f"-gencode arch={source},code={gpu}" for gpu, source in GPUS.items())
+        lines += [
+            f"nvcc = {shlex.quote(str(nvcc()))} -ccbin {shlex.quote((compiler() or [''])[0])}",
+            "rule compile_cuda",
+            f"  command = $nvcc {CUDA_FLAGS} {codes} -MMD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "  description = $in",
+        ]
     objects = []
 
     def compile_object(source: Path, name: str, more: str = "", instruction_set: str = "") -> None:
@@ -153,6 +203,9 @@ def ninja_rules(folder: Path, library: Path) -> str:
     for name, flags in instruction_sets().items():
         for source in sorted(set(CSRC.glob("cpu/*.cpp")) - set(once)):
             compile_object(source, source.stem, f"{flags} -DRNR_ISA={name}", name)
+    for source in sorted(CSRC.glob("cuda/*.cu")) if with_cuda else []:
+        objects.append(folder / "cuda" / f"{source.stem}.o")
+        lines.append(f"build {escaped(objects[-1])}: compile_cuda {escaped(source)}")
     inputs = " ".join(map(escaped, objects))
     lines.append(f"build {escaped(library)}: link {inputs}")
     return "\n".join(lines) + "\n"
@@ -168,9 +221,17 @@ def escaped(path: Path) -> str:
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-wish = os.environ.get("RNR_BUILD_EXT", "")
-if wish not in ("", "0", "1"):
-    sys.exit(f"error: RNR_BUILD_EXT must be 0 (leave out) or 1 (insist), got {wish!r}")
+def wish_for(variable: str) -> str:
+    """What the environment asks for."""
+    wish = os.environ.get(variable, "")
+    if wish not in ("", "0", "1"):
+        sys.exit(f"error: {variable} must be 0 (leave out) or 1 (insist), got {wish!r}")
+    return wish
+
+
+wish, cuda_wish = wish_for("RNR_BUILD_EXT"), wish_for("RNR_CUDA")
+if cuda_wish == "1" and (no_cuda := why_no_cuda(cuda_wish)):
+    sys.exit(f"error: RNR_CUDA=1, but {no_cuda}")
 reason = "RNR_BUILD_EXT=0" if wish == "0" else why_not()
 if reason and wish == "1":
     sys.exit(f"error: RNR_BUILD_EXT=1, but {reason}")

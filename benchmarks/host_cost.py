@@ -1,5 +1,6 @@
 """What a public op call costs beside its kernel."""
 
+from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
@@ -47,32 +48,26 @@ def _public_call(op: str, num_rows: int, vocab_size: int) -> tuple[Call, Call]:
     return calls[op]
 
 
-class _KernelRecorder:
-    """Stands in for the native backend's ops and notes the last call of one."""
-
-    def __init__(self, ops: Any) -> None:
-        self._ops = ops
-        self.last: tuple[Any, tuple[Any, ...]] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        op = getattr(self._ops, name)
-
-        def noted(*args: Any) -> Any:
-            self.last = (op, args)
-            return op(*args)
-
-        return noted
-
-
 def kernel_alone(run: Call) -> Peer:
     """The C++ op that a call reaches, with the same arguments and nothing of Python before it.
 
     Without the native library that is nothing but the reference, which the call then repeats.
     """
-    recorder = _KernelRecorder(native._C)
-    with mock.patch.object(native, "_C", recorder):
+    calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def noted(op: Any) -> Any:
+        def call(*args: Any) -> Any:
+            calls.append((op, args))
+            return op(*args)
+
+        return call
+
+    with ExitStack() as stack:
+        for name in native.ON_GPUS if native.unavailable() is None else ():
+            op = getattr(native.LIBRARY, name)
+            stack.enter_context(mock.patch.object(native.LIBRARY, name, noted(op)))
         run()
-    if recorder.last is None:
+    if not calls:
         return Peer(run, lambda: None)
-    op, args = recorder.last
+    op, args = calls[-1]
     return Peer(lambda: op(*args), lambda: None)

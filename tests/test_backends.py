@@ -349,6 +349,9 @@ def test_the_backends_that_must_be_there_are() -> None:
             assert callable(backends.find("sample_", cpu, torch.float32, 32))
 
 
+NOT_META = "it serves CPUs and NVIDIA GPUs, not meta"
+
+
 @pytest.mark.parametrize("op", NATIVE.functions)
 def test_the_native_backend_serves_the_cpu_and_the_logits_dtypes(op: str) -> None:
     if native.unavailable():
@@ -357,7 +360,7 @@ def test_the_native_backend_serves_the_cpu_and_the_logits_dtypes(op: str) -> Non
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         assert backends.refusal(NATIVE, op, cpu, dtype, 128_256) is None
         assert backends.find(op, cpu, dtype, 128_256) is NATIVE.functions[op]
-    assert backends.refusal(NATIVE, op, meta, torch.float32, 32) == "it serves the CPU, not meta"
+    assert backends.refusal(NATIVE, op, meta, torch.float32, 32) == NOT_META
     assert backends.find(op, meta, torch.float32, 32) is REFERENCE.functions[op]
 
 

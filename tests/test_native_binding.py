@@ -23,18 +23,16 @@ PROGRAM, STATE = admitted(RULES, VOCAB, slots=ROWS, max_bias=2, output_token_ids
 ROW_ARGUMENTS = ("state_indices", "allowed_bitmask", "row_offsets", "draft_token_ids")
 OVER_RULES = ("logits", "vocab_size", "program", "state", "error", *ROW_ARGUMENTS)
 ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "apply_rules_": (*OVER_RULES, "instruction_set"),
-    "rule_log_softmax": (*OVER_RULES, "return_log_z", "instruction_set"),
-    "rule_log_softmax_out": (*OVER_RULES, "out", "log_z", "instruction_set"),
+    "apply_rules_": (*OVER_RULES, "variant"),
+    "rule_log_softmax": (*OVER_RULES, "return_log_z", "variant"),
+    "rule_log_softmax_out": (*OVER_RULES, "out", "log_z", "variant"),
     "sample_": (
         *OVER_RULES,
-        *("return_logprob", "return_adjusted_logprob", "return_rank", "instruction_set"),
+        *("return_logprob", "return_adjusted_logprob", "return_rank", "variant"),
     ),
     "update_state_": (*("vocab_size", "state", "error", "token_ids", "counts", "state_indices"),),
-    "token_stats": ("logits", "token_ids", "vocab_size", "top_k", "instruction_set"),
-    "shift_stats": (
-        *("logits", "base_logits", "token_ids", "vocab_size", "top_k", "instruction_set"),
-    ),
+    "token_stats": ("logits", "token_ids", "vocab_size", "top_k", "variant"),
+    "shift_stats": (*("logits", "base_logits", "token_ids", "vocab_size", "top_k", "variant"),),
 }
 
 
@@ -72,7 +70,7 @@ def valid(op: str) -> dict[str, Any]:
         "token_ids": i64(ROWS, 2) if op == "update_state_" else i64(ROWS),
         "counts": i64(ROWS),
         "top_k": 2,
-        "instruction_set": 0,
+        "variant": 0,
     }
     return {name: values.get(name, True) for name in ARGUMENTS[op]}
 
@@ -127,7 +125,7 @@ BAD: dict[str, list[Any]] = {
     "token_ids": BAD_COLUMNS,
     "counts": BAD_COLUMNS,
     "top_k": [-1, VOCAB + 1, 65, 2**62],
-    "instruction_set": [-1, len(KERNELS), 2**62],
+    "variant": [-1, len(KERNELS), 2**62],
 }  # fmt: skip
 BAD_UPDATE = {
     "token_ids": [i64(ROWS), f32(ROWS, 2), i64(ROWS, 2).bool(), i64(1, 1, 1), meta(i64(ROWS, 2))],

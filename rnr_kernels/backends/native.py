@@ -1,4 +1,5 @@
-"""The `native` backend: kernels in C++ for CPUs (csrc), in a library loaded on first use."""
+"""The `native` backend: kernels in C++ for CPUs and in CUDA C++ for GPUs (csrc), in a library
+loaded on first use."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnr_kernels.backends import native_linear
+from rnr_kernels.backends import gpus, native_linear
 from rnr_kernels.layout import SHARED_CONSTANTS, ProgramTensors, StateTensors
 
 BEST = 0
@@ -22,22 +23,41 @@ REBUILD = (
     "pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir"
 )
 
+ON_GPUS = frozenset(
+    (
+        "apply_rules_",
+        "rule_log_softmax",
+        "rule_log_softmax_out",
+        "sample_",
+        "update_state_",
+        "token_stats",
+        "shift_stats",
+    )
+)
+"""The ops that have CUDA kernels."""
+
+MAX_GPU_VOCAB_SIZE = 2**20
+"""csrc/cuda/kernels.h's kMaxVocabSize."""
+
 Tables = Sequence[Tensor]
 
 
-class _Library:
-    """The library's ops by name."""
+class Library:
+    """A library's ops by name."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         """On the first use of an op, after which it is an attribute."""
-        overload = getattr(torch.ops.rnr_C, op).default
+        overload = getattr(getattr(torch.ops, self._namespace), op).default
         # What the overload calls, past a Python frame.
         function: Callable[..., Any] = getattr(overload, "_op", overload)
         setattr(self, op, function)
         return function
 
 
-_C = _Library()
+LIBRARY = Library("rnr_C")
 
 
 @cache
@@ -59,11 +79,26 @@ def unavailable() -> str | None:
 
 def refuses(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) -> str | None:
     """The reason why it does not serve, or None (see Backend)."""
-    if device.type != "cpu":
-        return f"it serves the CPU, not {device.type}"
+    if device.type not in ("cpu", "cuda"):
+        return f"it serves CPUs and NVIDIA GPUs, not {device.type}"
     if op != "update_state_" and dtype not in DTYPES:
         return f"it serves float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
-    return unavailable()
+    reason = unavailable()
+    return (
+        _refuses_on_gpu(op, device, vocab_size)
+        if reason is None and device.type == "cuda"
+        else reason
+    )
+
+
+def _refuses_on_gpu(op: str, device: torch.device, vocab_size: int) -> str | None:
+    if op not in ON_GPUS:
+        return f"it has {op} for CPUs alone"
+    if not torch.ops.rnr_C.gpu_targets():
+        return f"its library was built without CUDA; with nvcc installed, RNR_CUDA=1 {REBUILD}"
+    if vocab_size > MAX_GPU_VOCAB_SIZE:
+        return f"on a GPU it serves vocabularies up to {MAX_GPU_VOCAB_SIZE:,} tokens"
+    return gpus.refusal(device.index)
 
 
 def instruction_sets() -> list[str]:
@@ -83,8 +118,12 @@ def _state(tables: Tables) -> Tensor:
     return (tables if type(tables) is StateTensors else StateTensors(*tables)).addresses
 
 
-def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:
-    """The ops by name, as `reference` declares them, on one of the `instruction_sets`."""
+def functions(variant: int = BEST, library: Library = LIBRARY) -> dict[str, Callable[..., Any]]:
+    """The ops by name, as `reference` declares them.
+
+    `variant`: one of the `instruction_sets` on the CPU, the blocks that share a row on a GPU (see
+    csrc/targets.h); results are the same.
+    """
 
     def apply_rules_(
         logits: Tensor,
@@ -97,9 +136,9 @@ def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:
         row_offsets: Tensor | None = None,
         draft_token_ids: Tensor | None = None,
     ) -> None:
-        _C.apply_rules_(
+        library.apply_rules_(
             logits, vocab_size, _program(program), _state(state), error,
-            state_indices, allowed_bitmask, row_offsets, draft_token_ids, instruction_set,
+            state_indices, allowed_bitmask, row_offsets, draft_token_ids, variant,
         )  # fmt: skip
 
     def rule_log_softmax(
@@ -114,10 +153,10 @@ def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:
         draft_token_ids: Tensor | None = None,
         return_log_z: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        return _C.rule_log_softmax(  # type: ignore[no-any-return]
+        return library.rule_log_softmax(  # type: ignore[no-any-return]
             logits, vocab_size, _program(program), _state(state), error,
             state_indices, allowed_bitmask, row_offsets, draft_token_ids,
-            return_log_z, instruction_set,
+            return_log_z, variant,
         )  # fmt: skip
 
     def rule_log_softmax_out(
@@ -133,9 +172,9 @@ def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:
         row_offsets: Tensor | None = None,
         draft_token_ids: Tensor | None = None,
     ) -> None:
-        _C.rule_log_softmax_out(
+        library.rule_log_softmax_out(
             logits, vocab_size, _program(program), _state(state), error, out, log_z,
-            state_indices, allowed_bitmask, row_offsets, draft_token_ids, instruction_set,
+            state_indices, allowed_bitmask, row_offsets, draft_token_ids, variant,
         )  # fmt: skip
 
     def sample_(
@@ -152,10 +191,10 @@ def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:
         return_adjusted_logprob: bool = False,
         return_rank: bool = False,
     ) -> tuple[Tensor | None, ...]:
-        return _C.sample_(  # type: ignore[no-any-return]
+        return library.sample_(  # type: ignore[no-any-return]
             logits, vocab_size, _program(program), _state(state), error,
             state_indices, allowed_bitmask, row_offsets, draft_token_ids,
-            return_logprob, return_adjusted_logprob, return_rank, instruction_set,
+            return_logprob, return_adjusted_logprob, return_rank, variant,
         )  # fmt: skip
 
     def update_state_(
@@ -166,20 +205,20 @@ def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:
         counts: Tensor | None = None,
         state_indices: Tensor | None = None,
     ) -> None:
-        _C.update_state_(vocab_size, _state(state), error, token_ids, counts, state_indices)
+        library.update_state_(vocab_size, _state(state), error, token_ids, counts, state_indices)
 
     def token_stats(
         logits: Tensor, token_ids: Tensor, vocab_size: int, top_k: int = 0
     ) -> tuple[Tensor, ...]:
-        return _C.token_stats(  # type: ignore[no-any-return]
-            logits, token_ids, vocab_size, top_k, instruction_set
+        return library.token_stats(  # type: ignore[no-any-return]
+            logits, token_ids, vocab_size, top_k, variant
         )
 
     def shift_stats(
         logits: Tensor, base_logits: Tensor, token_ids: Tensor, vocab_size: int, top_k: int = 0
     ) -> tuple[Tensor, ...]:
-        return _C.shift_stats(  # type: ignore[no-any-return]
-            logits, base_logits, token_ids, vocab_size, top_k, instruction_set
+        return library.shift_stats(  # type: ignore[no-any-return]
+            logits, base_logits, token_ids, vocab_size, top_k, variant
         )
 
     return {
@@ -193,4 +232,4 @@ def functions(instruction_set: int = BEST) -> dict[str, Callable[..., Any]]:
             token_stats,
             shift_stats,
         )
-    } | native_linear.functions(instruction_set)
+    } | native_linear.functions(variant)

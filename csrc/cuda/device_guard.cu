@@ -1,0 +1,80 @@
+// The current device and torch's current stream on it.
+#include <cuda_runtime.h>
+#include <dlfcn.h>
+
+#include <array>
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+
+namespace rnr::cuda {
+namespace {
+
+void check(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+}
+
+int attribute(cudaDeviceAttr name, int index) {
+  int value;
+  check(cudaDeviceGetAttribute(&value, name, index));
+  return value;
+}
+
+// Torch's function that gives the current stream: in a library that CUDA builds of torch load, and
+// that this one, which also serves without, is not linked to.
+using CurrentStream = int (*)(int32_t index, void** stream);
+
+CurrentStream current_stream() {
+  void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+  void* function = library ? dlsym(library, "aoti_torch_get_current_cuda_stream") : nullptr;
+  if (function == nullptr) throw std::runtime_error("this torch has no CUDA");
+  return reinterpret_cast<CurrentStream>(function);
+}
+
+// What is asked of a device once.
+struct Facts {
+  int num_multiprocessors;
+  bool has_clusters;
+
+  explicit Facts(int index)
+      : num_multiprocessors(attribute(cudaDevAttrMultiProcessorCount, index)),
+        has_clusters(attribute(cudaDevAttrComputeCapabilityMajor, index) >= 9) {}
+};
+
+const Facts& facts_of(int index) {
+  static std::array<std::atomic<const Facts*>, 64> known = {};
+  if (index < 0 || index >= static_cast<int>(known.size())) {
+    throw std::runtime_error("no such device: " + std::to_string(index));
+  }
+  const Facts* facts = known[index].load();
+  if (facts == nullptr) {
+    facts = new Facts(index);
+    const Facts* none = nullptr;
+    if (!known[index].compare_exchange_strong(none, facts)) {
+      delete facts;
+      facts = none;
+    }
+  }
+  return *facts;
+}
+
+}  // namespace
+
+DeviceGuard::DeviceGuard(int index) {
+  static const CurrentStream stream_of = current_stream();
+  const Facts& facts = facts_of(index);
+  device_ = {index, facts.num_multiprocessors, facts.has_clusters, nullptr};
+  if (stream_of(index, &device_.stream) != 0) {
+    throw std::runtime_error("torch has no current stream on device " + std::to_string(index));
+  }
+  check(cudaGetDevice(&before_));
+  if (before_ != index) check(cudaSetDevice(index));
+}
+
+DeviceGuard::~DeviceGuard() {
+  if (before_ != device_.index) cudaSetDevice(before_);
+}
+
+}  // namespace rnr::cuda
