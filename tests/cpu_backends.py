@@ -7,5 +7,5 @@ from rnr_kernels.backends import BACKENDS, TRITON
 ON_CPU = [
     backend for backend in BACKENDS if backend is not TRITON or os.environ.get("TRITON_INTERPRET")
 ]
-"""All that serve CPUs; Triton's where its interpreter runs, in a process of its own (see
-`make test-gpu-static`)."""
+"""All that serve CPUs; in processes of their own (see `make test-gpu-static`) Triton's, where its
+interpreter runs, and the GPU's C++ kernels, where the plugin `emulated` is loaded."""

@@ -143,7 +143,7 @@ def test_equal_distributions_have_no_divergence() -> None:
     # The same distributions but for rounding, which must not make a divergence negative.
     shifted = shift_stats(logits, logits + 0.1, target)
     for divergence in (shifted.kl_aligned_base, shifted.kl_base_aligned):
-        assert divergence.max() < 1e-7
+        assert divergence.max() < 2.0**-22  # logarithms of two float32 sums near 1
         assert divergence.min() >= 0.0
 
 

@@ -1,10 +1,10 @@
-"""Triton's kernels in its interpreter (TRITON_INTERPRET=1): random and hostile input, and one
-vocabulary as large as models have. The tests in literal numbers run there too."""
-
-import os
+"""GPU kernels on the CPU, Triton's in its interpreter (TRITON_INTERPRET=1), those in C++ on an
+emulated GPU (-p emulated): random and hostile input, and one vocabulary as large as models have.
+The tests in literal numbers run there too."""
 
 import pytest
 import torch
+from cpu_backends import ON_CPU
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from native_batches import (
@@ -18,21 +18,19 @@ from native_batches import (
 )
 
 from rnr_kernels import backends, testing
-from rnr_kernels.backends import REFERENCE, TRITON
+from rnr_kernels.backends import NATIVE, REFERENCE, Backend
 from rnr_kernels.layout import StateTensors
 from rnr_kernels.testing import Case, assert_matches, assert_same_bits
 
-pytestmark = [
-    pytest.mark.skipif(
-        not os.environ.get("TRITON_INTERPRET"),
-        reason="the interpreter wants a process of its own: make test-gpu-static",
-    ),
-    # NumPy says so when infinities meet; on a GPU nobody does.
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+# NumPy says so when infinities meet; on a GPU nobody does.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+TESTED = [backend for backend in ON_CPU if backend not in (NATIVE, REFERENCE)]
+
+every_kernel = pytest.mark.parametrize("backend", TESTED, ids=lambda backend: backend.name)
 
 few = settings(max_examples=50, deadline=None, derandomize=True, phases=[Phase.generate])
-"""The interpreter is slow: the same few examples each time, and no search for smaller ones."""
+"""Both are slow: the same few examples each time, and no search for smaller ones."""
 
 recipes = st.builds(
     Recipe,
@@ -51,20 +49,24 @@ recipes = st.builds(
 )
 
 
+@every_kernel
 @few
 @given(recipe=recipes, top_k=st.sampled_from([0, 1, 4]))
-def test_random_batches_give_the_references_results(recipe: Recipe, top_k: int) -> None:
+def test_random_batches_give_the_references_results(
+    backend: Backend, recipe: Recipe, top_k: int
+) -> None:
     batch, top_k = recipe.build(), min(top_k, recipe.vocab_size)
-    results = run(TRITON.functions, batch, top_k)
+    results = run(backend.functions, batch, top_k)
     assert_matches(results, run(REFERENCE.functions, batch, top_k))
 
 
+@every_kernel
 @few
 @given(recipe=recipes, top_k=st.sampled_from([0, 3]))
-def test_arbitrary_bits_lead_nowhere_outside(recipe: Recipe, top_k: int) -> None:
+def test_arbitrary_bits_lead_nowhere_outside(backend: Backend, recipe: Recipe, top_k: int) -> None:
     batch = hostile(recipe.build(), recipe.seed)
     size, tables = batch.vocab_size, [copied(table) for table in batch.program]
-    results = run(TRITON.functions, batch, min(top_k, size))
+    results = run(backend.functions, batch, min(top_k, size))
     for name in ("sample_.token_ids", "token_stats.top_token_ids", "shift_stats.top_token_ids"):
         assert bool(((results[name] >= -1) & (results[name] < size)).all()), name
     for name in ("sample_.rank", "token_stats.rank", "shift_stats.rank"):
@@ -80,9 +82,10 @@ def test_arbitrary_bits_lead_nowhere_outside(recipe: Recipe, top_k: int) -> None
         assert_same_bits(table, kept)
 
 
-def test_a_large_vocabulary_gives_the_references_results() -> None:
+@every_kernel
+def test_a_large_vocabulary_gives_the_references_results(backend: Backend) -> None:
     case = Case("v128256", 128_256, 6, padding=64)
     with backends.use("reference"):
         expected = testing.run(case.build())
-    with backends.use("triton"):
+    with backends.use(backend.name):
         assert_matches(testing.run(case.build()), expected)
