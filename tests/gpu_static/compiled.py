@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorder import Launch, triton
 from torch import Tensor
 
 from rnr_kernels.backends import TRITON
@@ -17,80 +18,12 @@ from rnr_kernels.rules.kinds import EosRamp, LogitRule, ScoreVector, TokenBias, 
 from rnr_kernels.sampling import Sampling
 from rnr_kernels.testing import admitted
 
-triton = pytest.importorskip("triton", reason="Triton is not installed")
-
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
-from triton.runtime.jit import JITFunction  # noqa: E402
-
 CAPABILITIES = (80, 90, 100)
 MAX_SHARED = 100 * 1024
 MAX_REGISTERS = 128
 MAX_SPILLS = 4
 """Only where a kernel does everything at once: drafts, masks, biases, vectors, filters."""
 VOCAB_SIZE, ROWS = 128_256, 4
-
-DTYPES = {
-    torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64",
-    torch.int32: "i32", torch.int64: "i64", torch.uint8: "u8", torch.bool: "i1",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A kernel as one call specialises it."""
-
-    kernel: Any
-    signature: dict[str, Any]
-    constants: dict[tuple[int, ...], Any]
-    attributes: dict[tuple[int, ...], Any]
-    options: dict[str, Any]
-
-    def __str__(self) -> str:
-        return str(self.kernel.fn.__name__)
-
-
-def launch_of(kernel: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Launch:
-    """What Triton's own launcher would compile for these arguments."""
-    constants: dict[tuple[int, ...], Any] = {}
-    attributes: dict[tuple[int, ...], Any] = {}
-
-    def describe(value: Any, path: tuple[int, ...]) -> Any:
-        if isinstance(value, tuple):
-            return type(value)(*(describe(item, (*path, i)) for i, item in enumerate(value)))
-        if isinstance(value, Tensor):
-            if value.data_ptr() % 16 == 0:
-                attributes[path] = [["tt.divisibility", 16]]
-            return f"*{DTYPES[value.dtype]}"
-        if value is None or value == 1:
-            constants[path] = value
-            return "constexpr"
-        if value % 16 == 0:
-            attributes[path] = [["tt.divisibility", 16]]
-        return "i32" if abs(value) < 2**31 else "i64"
-
-    names = kernel.arg_names
-    signature = {
-        name: describe(v, (i,)) for i, (name, v) in enumerate(zip(names, arguments, strict=False))
-    }
-    for name in names[len(arguments) :]:
-        signature[name] = "constexpr"
-        constants[(names.index(name),)] = named[name]
-    options = {name: value for name, value in named.items() if name not in names}
-    return Launch(kernel, signature, constants, attributes, options)
-
-
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Launch]]:
-    """What the ops launch; nothing runs."""
-    found: list[Launch] = []
-
-    def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
-        assert all(size > 0 for size in grid)
-        found.append(launch_of(kernel, arguments, named))
-
-    monkeypatch.setattr(JITFunction, "run", record)
-    yield found
 
 
 def rules_call(logits: Tensor, *, drafts: bool = False) -> tuple[Any, ...]:
@@ -152,12 +85,8 @@ class Usage:
     @classmethod
     def of(cls, launch: Launch, capability: int, folder: Path) -> "Usage":
         """Compiles it and reads what came out."""
-        source = ASTSource(launch.kernel, launch.signature, launch.constants, launch.attributes)
-        compiled = triton.compile(
-            source, target=GPUTarget("cuda", capability, 32), options=launch.options
-        )
         path = folder / f"{launch}.cubin"
-        path.write_bytes(compiled.asm["cubin"])
+        path.write_bytes(launch.compiled(capability).asm["cubin"])
 
         def dump(option: str) -> str:
             command = [cuobjdump(), option, path]
@@ -234,3 +163,29 @@ def test_one_row_of_one_tile_without_any_rule_compiles(
     assert len(names) == 12
     for launch in launches:
         assert Usage.of(launch, 90, tmp_path).registers > 0
+
+
+def summed_layouts(launch: Launch) -> list[str]:
+    """The types of what is reduced or scanned, in order, with their layouts written out."""
+    code = launch.compiled(90).asm["ttgir"]
+    layouts = dict(re.findall(r"^(#\w+) = (#ttg\..*)$", code, re.MULTILINE))
+    found = re.findall(r'"tt\.(?:reduce|scan)"\(.*?\}\) : \((.*?)\) ->', code, re.DOTALL)
+    return [re.sub(r"#\w+", lambda name: layouts.get(name[0], name[0]), types) for types in found]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_have_one_order_wherever_a_row_begins(
+    launches: list[Launch], dtype: torch.dtype
+) -> None:
+    call_everything(dtype, True, False)
+    aligned = list(launches)
+    launches.clear()
+    call_everything(dtype, False, False)
+    num_sums, num_pairs = 0, 0
+    for one, other in zip(aligned, launches, strict=True):
+        assert str(one) == str(other)
+        # The largest of integers are the same in any order.
+        if one.key != other.key and str(one) != "largest_kernel":
+            assert summed_layouts(one) == summed_layouts(other), one
+            num_sums, num_pairs = num_sums + len(summed_layouts(one)), num_pairs + 1
+    assert (num_sums, num_pairs) > (100, 8)

@@ -4,9 +4,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rnr_kernels.backends.triton.arguments import OPTIONS, Program, Rows, State, Tables, num_tiles
+from rnr_kernels.backends.triton.arguments import (
+    OPTIONS,
+    Program,
+    Rows,
+    State,
+    Tables,
+    kernel,
+    num_tiles,
+)
 from rnr_kernels.backends.triton.rows import (
+    RowTables,
     add_scores,
+    begin_of,
     find_row,
     load_logits,
     set_errors,
@@ -27,9 +37,20 @@ def rounded(x, like):
         return x.to(like.dtype.element_ty)
 
 
-@triton.jit
-def _apply_rules_kernel(rows, program, state, error, vocab_size, CLASSES: tl.constexpr):
+@kernel
+def _apply_rules_kernel(
+    logits, row_stride: tl.int64, state_indices, indices_stride: tl.int64,
+    row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
+    allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
+    IS_ALIGNED: tl.constexpr,
+    program, state, error, vocab_size, CLASSES: tl.constexpr,
+):  # fmt: skip
     r, tile = tl.program_id(0), tl.program_id(1)
+    rows = RowTables(
+        begin_of(logits, row_stride, r, IS_ALIGNED), state_indices, indices_stride,
+        row_offsets, offsets_stride, draft_token_ids, drafts_stride,
+        allowed_bitmask, allowed_stride, num_slots, max_bias,
+    )  # fmt: skip
     slot, is_live, program_id, step, errors = find_row(rows, r, program, state, vocab_size)
     if tile == 0:
         set_errors(error, errors)
@@ -39,9 +60,9 @@ def _apply_rules_kernel(rows, program, state, error, vocab_size, CLASSES: tl.con
             rows, r, tile, columns, vocab_size, program, state, slot, program_id, step, CLASSES
         )
         touched = (scores != 0.0) & (columns < vocab_size)
-        x = add_scores(load_logits(rows, r, columns, touched), scores)
+        x = add_scores(load_logits(rows.logits, columns, touched), scores)
         # A NaN that no rule bans keeps its bits.
-        at = rows.logits + r.to(tl.int64) * rows.row_stride + columns
+        at = rows.logits + columns
         tl.store(at, rounded(x, rows.logits), mask=touched & (x == x))
 
 
@@ -58,8 +79,8 @@ def apply_rules_(
 ) -> None:
     if not len(logits):
         return
-    rows = Rows.of(logits, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
-    tables = Program.of(program)
+    tables, slots = Program.of(program), State.of(state)
+    rows = Rows.of(logits, slots, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
     _apply_rules_kernel[(len(logits), num_tiles(vocab_size))](
-        rows, tables, State.of(state), error, vocab_size, CLASSES=tables.classes(), **OPTIONS
+        *rows, tables, slots, error, vocab_size, CLASSES=tables.classes(), **OPTIONS
     )

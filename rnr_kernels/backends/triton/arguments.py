@@ -1,14 +1,37 @@
-"""What kernels are launched with: tables and rows as named tuples of tensors and sizes."""
+"""What kernels are launched with: tables as named tuples of tensors and sizes, and rows.
 
+Triton compiles a kernel anew for integers that are 1 or divisible by 16, or need 64 bits, and for
+addresses divisible by 16. Tables and what is said of the vocabulary are the same in each call. What
+is not stands as an argument of its own, never in a tuple, whose items Triton always looks at: its
+name is in `VARYING` and an integer's type in the kernel's signature, so that no call is a new kind.
+"""
+
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 
 from rnr_kernels.layout import TILE, ProgramTensors, StateTensors
 
 Tables = Any
 """A ProgramTensors or StateTensors, or the list of tensors that came through torch.ops.rnr."""
+
+VARYING = (
+    "logits", "row_stride", "state_indices", "indices_stride", "row_offsets", "offsets_stride",
+    "draft_token_ids", "drafts_stride", "allowed_bitmask", "allowed_stride", "num_slots",
+    "max_bias", "token_ids", "ids_stride", "column_stride", "num_tokens", "counts", "counts_stride",
+    "targets", "base_logits", "base_stride", "base_targets", "out", "out_stride", "row_width",
+    "log_z", "log_z_stride", "top_k",
+)  # fmt: skip
+"""Arguments of kernels that differ from call to call."""
+
+kernel = partial(triton.jit, do_not_specialize=VARYING)
+"""Decorates what is launched; what is called by kernels is inlined, and looks at nothing."""
+
+VECTOR = 16
+"""Bytes that a thread loads at a time, at most."""
 
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": False, "num_warps": 16}
 """Of kernels over rules: roundings are those of the reference, and a thread has 8 columns of a
@@ -58,7 +81,7 @@ class Program(NamedTuple):
 
 
 class State(NamedTuple):
-    """layout.StateTensors, with the sizes that kernels index by."""
+    """layout.StateTensors, with the size that the vocabulary decides."""
 
     slot_params: Tensor
     used_bitmask: Tensor
@@ -66,27 +89,18 @@ class State(NamedTuple):
     bias_values: Tensor
     sampling: Tensor
     rng: Tensor
-    num_slots: int
     used_stride: int
-    max_bias: int
-    max_bias_bits: int
-    """How many halvings find one of `max_bias` biases."""
 
     @classmethod
     def of(cls, tables: Tables) -> "State":
         t = StateTensors(*tables)
-        max_bias = t.bias_token_ids.shape[1]
-        return cls(
-            *t,
-            num_slots=t.slot_params.shape[0],
-            used_stride=t.used_bitmask.shape[1],
-            max_bias=max_bias,
-            max_bias_bits=max_bias.bit_length(),
-        )
+        return cls(*t, used_stride=t.used_bitmask.shape[1])
 
 
 class Rows(NamedTuple):
-    """Rows of logits and what stands beside each; None where a call has none."""
+    """Rows of logits and what stands beside each, None where a call has none; and how many slots
+    and biases they may have. Kernels take the items one by one (see rows.RowTables).
+    """
 
     logits: Tensor
     row_stride: int
@@ -98,23 +112,36 @@ class Rows(NamedTuple):
     drafts_stride: int
     allowed_bitmask: Tensor | None
     allowed_stride: int
+    num_slots: int
+    max_bias: int
+    IS_ALIGNED: bool
+    """Whether they may be loaded VECTOR bytes at a time."""
 
     @classmethod
     def of(
         cls,
         logits: Tensor,
+        state: State,
         state_indices: Tensor | None = None,
         allowed_bitmask: Tensor | None = None,
         row_offsets: Tensor | None = None,
         draft_token_ids: Tensor | None = None,
     ) -> "Rows":
+        num_slots, max_bias = state.bias_token_ids.shape
         return cls(
             logits, logits.stride(0),
             state_indices, _stride(state_indices),
             row_offsets, _stride(row_offsets),
             draft_token_ids, _stride(draft_token_ids),
             allowed_bitmask, _stride(allowed_bitmask),
+            num_slots, max_bias,
+            is_aligned(logits),
         )  # fmt: skip
+
+
+def is_aligned(rows: Tensor) -> bool:
+    """Whether every row begins at a multiple of VECTOR bytes, by address and stride."""
+    return (rows.data_ptr() | rows.stride(0) * rows.element_size()) % VECTOR == 0
 
 
 def _stride(column: Tensor | None) -> int:

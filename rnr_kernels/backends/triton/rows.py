@@ -4,11 +4,15 @@ A tile is [TILE_WORDS, 32] columns: one word of a bitmask a row. A program insta
 tile of one row, cut from the vocabulary alone.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
 from rnr_kernels import layout
+from rnr_kernels.backends.triton import arguments
 
+VECTOR = tl.constexpr(arguments.VECTOR)
 TILE = tl.constexpr(layout.TILE)
 TILE_WORDS = tl.constexpr(layout.TILE // layout.BITS)
 ERROR_SLOT = tl.constexpr(layout.ERROR_SLOT)
@@ -17,6 +21,22 @@ ERROR_TOKEN = tl.constexpr(layout.ERROR_TOKEN)
 NO_KNOT = tl.constexpr(layout.NO_KNOT)
 EARLIER = tl.constexpr(4)
 """Earlier rows looked at a time."""
+
+
+class RowTables(NamedTuple):
+    """arguments.Rows as a program instance sees them: `logits` is where its own row begins."""
+
+    logits: Any
+    state_indices: Any
+    indices_stride: Any
+    row_offsets: Any
+    offsets_stride: Any
+    draft_token_ids: Any
+    drafts_stride: Any
+    allowed_bitmask: Any
+    allowed_stride: Any
+    num_slots: Any
+    max_bias: Any
 
 
 @triton.jit
@@ -33,7 +53,7 @@ def slot_of(rows, r, num_slots):
 @triton.jit
 def find_row(rows, r, program, state, vocab_size):
     """(slot, is_live, program or -1 for a row without rules, step, error bits) of row r."""
-    slot, in_range, is_past = slot_of(rows, r, state.num_slots)
+    slot, in_range, is_past = slot_of(rows, r, rows.num_slots)
     params = state.slot_params + 4 * slot
     program_id = tl.load(params)
     step = tl.load(params + 1).to(tl.int64)
@@ -80,10 +100,18 @@ def tile_words(bitmask, tile, vocab_size):
 
 
 @triton.jit
-def load_logits(rows, r, columns, mask):
+def begin_of(logits, row_stride, r, IS_ALIGNED: tl.constexpr):
+    """Where row r begins; the hint makes loads of columns VECTOR bytes wide."""
+    row = logits + r.to(tl.int64) * row_stride
+    if IS_ALIGNED:
+        row = tl.multiple_of(row, VECTOR)
+    return row
+
+
+@triton.jit
+def load_logits(row, columns, mask):
     """float32; -inf where the mask is not set."""
-    at = rows.logits + r.to(tl.int64) * rows.row_stride
-    return tl.load(at + columns, mask=mask, other=float("-inf")).to(tl.float32)
+    return tl.load(row + columns, mask=mask, other=float("-inf")).to(tl.float32)
 
 
 @triton.jit
@@ -140,19 +168,22 @@ def draft_words(rows, r, slot, tile, vocab_size):
 
 
 @triton.jit
-def request_bias(state, slot, columns, count):
+def request_bias(rows, state, slot, columns, count):
     """float32 [TILE_WORDS, 32]: the slot's biases, found by bisection of their ascending ids."""
-    ids = state.bias_token_ids + slot * state.max_bias
+    first = slot * rows.max_bias
+    ids, values = state.bias_token_ids + first, state.bias_values + first
     low = columns * 0
     high = low + count
-    for _ in range(state.max_bias_bits):
+    # As many halvings as `count` has bits: the exponent of its float32.
+    halvings = (count.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 126
+    for _ in range(halvings):
         is_open = low < high
-        middle = (low + high) // 2
+        middle = (low + high) >> 1
         is_below = tl.load(ids + middle, mask=is_open, other=0) < columns
         low = tl.where(is_open & is_below, middle + 1, low)
         high = tl.where(is_open & (is_below == 0), middle, high)
     is_found = (low < count) & (tl.load(ids + low, mask=low < count, other=-1) == columns)
-    return tl.load(state.bias_values + slot * state.max_bias + low, mask=is_found, other=0.0)
+    return tl.load(values + low, mask=is_found, other=0.0)
 
 
 @triton.jit
@@ -173,9 +204,9 @@ def tile_scores(
         if vector >= 0:
             at = program.score_vectors + vector * program.vector_stride + columns
             scores += tl.load(at, mask=columns < vocab_size, other=0.0)
-        num_bias = tl.minimum(tl.load(state.slot_params + 4 * slot + 3), state.max_bias)
+        num_bias = tl.minimum(tl.load(state.slot_params + 4 * slot + 3), rows.max_bias)
         if num_bias > 0:
-            scores += request_bias(state, slot, columns, num_bias)
+            scores += request_bias(rows, state, slot, columns, num_bias.to(tl.int32))
         penalty = tl.load(program.penalties + program_id)
         if penalty != 0.0:
             words = tile_words(state.used_bitmask + slot * state.used_stride, tile, vocab_size)
@@ -203,7 +234,7 @@ def adjusted_tile(
     """float32 [TILE_WORDS, 32]: adjusted logits, -inf past the vocabulary."""
     columns = tile_columns(tile)
     inside = columns < vocab_size
-    logits = load_logits(rows, r, columns, inside)
+    logits = load_logits(rows.logits, columns, inside)
     scores = tile_scores(
         rows, r, tile, columns, vocab_size, program, state, slot, program_id, step, CLASSES
     )

@@ -11,13 +11,18 @@ from rnr_kernels.backends.triton.arguments import (
     State,
     Tables,
     floats,
+    is_aligned,
+    kernel,
     next_power_of_2,
     num_tiles,
 )
 from rnr_kernels.backends.triton.arithmetic import exp
 from rnr_kernels.backends.triton.rows import (
+    VECTOR,
+    RowTables,
     add_scores,
     adjusted_tile,
+    begin_of,
     combined,
     find_row,
     is_broken,
@@ -42,11 +47,20 @@ def _store_sums(sums, x):
     tl.store(sums, tl.where(is_broken(x) != 0, float("nan"), top))
 
 
-@triton.jit
+@kernel
 def _sum_kernel(
-    rows, program, state, error, vocab_size, sums, CLASSES: tl.constexpr, WANTS_LOG_Z: tl.constexpr
-):
+    logits, row_stride: tl.int64, state_indices, indices_stride: tl.int64,
+    row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
+    allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
+    IS_ALIGNED: tl.constexpr,
+    program, state, error, vocab_size, sums, CLASSES: tl.constexpr, WANTS_LOG_Z: tl.constexpr,
+):  # fmt: skip
     r, tile = tl.program_id(0), tl.program_id(1)
+    rows = RowTables(
+        begin_of(logits, row_stride, r, IS_ALIGNED), state_indices, indices_stride,
+        row_offsets, offsets_stride, draft_token_ids, drafts_stride,
+        allowed_bitmask, allowed_stride, num_slots, max_bias,
+    )  # fmt: skip
     slot, is_live, program_id, step, errors = find_row(rows, r, program, state, vocab_size)
     if tile == 0:
         set_errors(error, errors)
@@ -54,13 +68,13 @@ def _sum_kernel(
     if is_live:
         columns = tile_columns(tile)
         inside = columns < vocab_size
-        logits = load_logits(rows, r, columns, inside)
+        x = load_logits(rows.logits, columns, inside)
         scores = tile_scores(
             rows, r, tile, columns, vocab_size, program, state, slot, program_id, step, CLASSES
         )
-        _store_sums(sums, tl.where(inside, add_scores(logits, scores), float("-inf")))
+        _store_sums(sums, tl.where(inside, add_scores(x, scores), float("-inf")))
         if WANTS_LOG_Z:
-            _store_sums(sums + 2, logits)
+            _store_sums(sums + 2, x)
             _store_sums(sums + 4, tl.where(inside, scores, float("-inf")))
     else:
         # As for a row that is broken.
@@ -68,17 +82,30 @@ def _sum_kernel(
             tl.store(sums + 2 * i, float("nan"))
 
 
-@triton.jit
+@kernel
 def _write_kernel(
-    rows, program, state, vocab_size, row_width, sums, num_tiles, out, out_stride,
-    log_z, log_z_stride,
+    logits, row_stride: tl.int64, state_indices, indices_stride: tl.int64,
+    row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
+    allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
+    IS_ALIGNED: tl.constexpr,
+    program, state, vocab_size, row_width: tl.int64, sums, num_tiles, out, out_stride: tl.int64,
+    log_z, log_z_stride: tl.int64,
     CLASSES: tl.constexpr, TILES: tl.constexpr, WANTS_LOG_Z: tl.constexpr,
 ):  # fmt: skip
     r, tile = tl.program_id(0), tl.program_id(1)
+    rows = RowTables(
+        begin_of(logits, row_stride, r, IS_ALIGNED), state_indices, indices_stride,
+        row_offsets, offsets_stride, draft_token_ids, drafts_stride,
+        allowed_bitmask, allowed_stride, num_slots, max_bias,
+    )  # fmt: skip
     sums += SUMS * r.to(tl.int64) * num_tiles
     top, log_total = combined(sums, sums + 1, SUMS, num_tiles, TILES)
     columns = tile_columns(tile)
     out += r.to(tl.int64) * out_stride
+    if IS_ALIGNED:
+        # Stores are as wide as loads: Triton sees that each vector is written whole or not at all.
+        row_width = row_width // VECTOR * VECTOR
+        out = tl.multiple_of(out, VECTOR)
     is_written = columns < row_width
     if (top == top) & (tile < num_tiles):
         slot, _, program_id, step, _ = find_row(rows, r, program, state, vocab_size)
@@ -115,12 +142,12 @@ def rule_log_softmax_out(
     num_rows, row_width = logits.shape
     if not num_rows:
         return
-    rows = Rows.of(logits, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
     tables, slots, tiles = Program.of(program), State.of(state), num_tiles(vocab_size)
+    rows = Rows.of(logits, slots, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
     sums = floats(logits, num_rows, tiles, SUMS.value)
     wants_log_z = log_z is not None
     _sum_kernel[(num_rows, tiles)](
-        rows,
+        *rows,
         tables,
         slots,
         error,
@@ -130,9 +157,10 @@ def rule_log_softmax_out(
         WANTS_LOG_Z=wants_log_z,
         **OPTIONS,
     )
+    fits = rows.IS_ALIGNED and is_aligned(out) and row_width % VECTOR.value == 0
     _write_kernel[(num_rows, num_tiles(row_width))](
-        rows, tables, slots, vocab_size, row_width, sums, tiles, out, out.stride(0),
-        log_z, 0 if log_z is None else log_z.stride(0),
+        *rows._replace(IS_ALIGNED=fits), tables, slots, vocab_size, row_width, sums, tiles,
+        out, out.stride(0), log_z, 0 if log_z is None else log_z.stride(0),
         CLASSES=tables.classes(), TILES=next_power_of_2(tiles), WANTS_LOG_Z=wants_log_z,
         **OPTIONS,
     )  # fmt: skip

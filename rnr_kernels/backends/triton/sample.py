@@ -13,6 +13,7 @@ from rnr_kernels.backends.triton.arguments import (
     State,
     Tables,
     floats,
+    kernel,
     next_power_of_2,
     num_tiles,
 )
@@ -28,7 +29,9 @@ from rnr_kernels.backends.triton.arithmetic import (
 )
 from rnr_kernels.backends.triton.rows import (
     TILE,
+    RowTables,
     adjusted_tile,
+    begin_of,
     combined,
     find_row,
     is_broken,
@@ -56,12 +59,21 @@ def sampling_of(state, slot, vocab_size):
     return tl.load(at), tl.load(at + 1), top_k, top_p, min_p, filters
 
 
-@triton.jit
+@kernel
 def _scan_kernel(
-    rows, program, state, error, vocab_size, tops, largest, ceilings, weights, totals, block_tops,
+    logits, row_stride: tl.int64, state_indices, indices_stride: tl.int64,
+    row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
+    allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
+    IS_ALIGNED: tl.constexpr,
+    program, state, error, vocab_size, tops, largest, ceilings, weights, totals, block_tops,
     CLASSES: tl.constexpr, WANTS_TOTALS: tl.constexpr,
 ):  # fmt: skip
     r, tile = tl.program_id(0), tl.program_id(1)
+    rows = RowTables(
+        begin_of(logits, row_stride, r, IS_ALIGNED), state_indices, indices_stride,
+        row_offsets, offsets_stride, draft_token_ids, drafts_stride,
+        allowed_bitmask, allowed_stride, num_slots, max_bias,
+    )  # fmt: skip
     slot, is_live, program_id, step, errors = find_row(rows, r, program, state, vocab_size)
     if tile == 0:
         set_errors(error, errors)
@@ -108,13 +120,22 @@ def bound_of_top_k(block_tops, num_blocks, top_k, BLOCK_TOPS: tl.constexpr):
     return low
 
 
-@triton.jit
+@kernel
 def _choose_kernel(
-    rows, program, state, vocab_size, num_tiles, tops, largest, ceilings, weights, totals,
+    logits, row_stride: tl.int64, state_indices, indices_stride: tl.int64,
+    row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
+    allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
+    IS_ALIGNED: tl.constexpr,
+    program, state, vocab_size, num_tiles, tops, largest, ceilings, weights, totals,
     block_tops, token_ids, logprob, adjusted_logprob, rank,
     CLASSES: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0)
+    rows = RowTables(
+        begin_of(logits, row_stride, r, IS_ALIGNED), state_indices, indices_stride,
+        row_offsets, offsets_stride, draft_token_ids, drafts_stride,
+        allowed_bitmask, allowed_stride, num_slots, max_bias,
+    )  # fmt: skip
     first = r.to(tl.int64) * num_tiles
     tops += first
     tile = tl.arange(0, TILES)
@@ -235,9 +256,20 @@ def _choose_kernel(
         tl.store(adjusted_logprob + r, (value - row_top) - log_total)
 
 
-@triton.jit
-def _commit_kernel(rows, program, state, vocab_size, token_ids):
+@kernel
+def _commit_kernel(
+    logits, row_stride: tl.int64, state_indices, indices_stride: tl.int64,
+    row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
+    allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
+    IS_ALIGNED: tl.constexpr,
+    program, state, vocab_size, token_ids,
+):  # fmt: skip
     r = tl.program_id(0)
+    rows = RowTables(
+        begin_of(logits, row_stride, r, IS_ALIGNED), state_indices, indices_stride,
+        row_offsets, offsets_stride, draft_token_ids, drafts_stride,
+        allowed_bitmask, allowed_stride, num_slots, max_bias,
+    )  # fmt: skip
     token = tl.load(token_ids + r)
     if token >= 0:
         slot, _, _, _, _ = find_row(rows, r, program, state, vocab_size)
@@ -272,24 +304,24 @@ def sample_(
     adjusted_logprob = column(return_adjusted_logprob, torch.float32)
     rank = column(return_rank, torch.int32)
     if num_rows:
-        rows = Rows.of(logits, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
         tables, slots, tiles = Program.of(program), State.of(state), num_tiles(vocab_size)
+        rows = Rows.of(logits, slots, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
         classes = tables.classes()
         tops, ceilings, totals = (floats(logits, num_rows, tiles) for _ in range(3))
         largest = torch.empty(num_rows, tiles, dtype=torch.int32, device=device)
         weights = torch.empty(num_rows, tiles, dtype=torch.int64, device=device)
         block_tops = floats(logits, num_rows, tiles, BLOCKS.value)
         _scan_kernel[(num_rows, tiles)](
-            rows, tables, slots, error, vocab_size, tops, largest, ceilings, weights, totals,
+            *rows, tables, slots, error, vocab_size, tops, largest, ceilings, weights, totals,
             block_tops, CLASSES=classes, WANTS_TOTALS=return_adjusted_logprob, **OPTIONS,
         )  # fmt: skip
         _choose_kernel[(num_rows,)](
-            rows, tables, slots, vocab_size, tiles, tops, largest, ceilings, weights, totals,
+            *rows, tables, slots, vocab_size, tiles, tops, largest, ceilings, weights, totals,
             block_tops, token_ids, logprob, adjusted_logprob, rank,
             CLASSES=classes, TILES=next_power_of_2(tiles), **OPTIONS,
         )  # fmt: skip
         if row_offsets is None and draft_token_ids is None:
             _commit_kernel[(num_rows,)](
-                rows, tables, slots, vocab_size, token_ids, **OPTIONS | {"num_warps": 1}
+                *rows, tables, slots, vocab_size, token_ids, **OPTIONS | {"num_warps": 1}
             )
     return token_ids, logprob, adjusted_logprob, rank

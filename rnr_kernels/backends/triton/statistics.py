@@ -7,13 +7,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rnr_kernels.backends.triton.arguments import OPTIONS, floats, next_power_of_2, num_tiles
+from rnr_kernels.backends.triton.arguments import (
+    OPTIONS,
+    floats,
+    is_aligned,
+    kernel,
+    next_power_of_2,
+    num_tiles,
+)
 from rnr_kernels.backends.triton.largest import largest_kernel
-from rnr_kernels.backends.triton.rows import load_tops
+from rnr_kernels.backends.triton.rows import begin_of, load_tops
 from rnr_kernels.backends.triton.tile_statistics import (
     OF_TILES,
     CrossTables,
     Logits,
+    LogitsRow,
     TileTables,
     Tokens,
     shift_kernel,
@@ -52,11 +60,14 @@ def _load_sums(table, r, tiles, TILES: tl.constexpr):
     return tl.load(table + r.to(tl.int64) * tiles + tile, mask=tile < tiles, other=0)
 
 
-@triton.jit
+@kernel
 def _combine_kernel(
-    rows, tokens, tables, columns, normaliser, vocab_size, tiles, TILES: tl.constexpr
-):
+    logits, row_stride: tl.int64, targets, token_ids, ids_stride: tl.int64,
+    tables, columns, normaliser, vocab_size, tiles, TILES: tl.constexpr,
+):  # fmt: skip
     r = tl.program_id(0)
+    rows = LogitsRow(begin_of(logits, row_stride, r, False), targets)
+    tokens = Tokens(token_ids, ids_stride)
     tops, top, factors, is_valid = load_tops(tables.tops + r.to(tl.int64) * tiles, 1, tiles, TILES)
     totals = _load_sums(tables.totals, r, tiles, TILES).to(tl.float64)
     total = tl.sum(totals * factors, 0)
@@ -87,7 +98,7 @@ def _divergence(cross, factors, totals, gaps, total, log_gap):
     return tl.where(num_excluded > 0, float("inf"), kl).to(tl.float32)
 
 
-@triton.jit
+@kernel
 def _divergence_kernel(
     tables_p, tables_q, cross, kl, base_kl, same_argmax, tiles, TILES: tl.constexpr
 ):
@@ -136,7 +147,7 @@ class _Side:
         self.num_rows, self.vocab_size, self.top_k = num_rows, vocab_size, top_k
 
     def rows(self, logits: Tensor, targets: Tensor | None) -> Logits:
-        return Logits(logits, logits.stride(0), targets)
+        return Logits(logits, logits.stride(0), targets, is_aligned(logits))
 
     def num_columns(self, rows: Logits) -> int:
         """Columns of the vocabulary among these: all, or those of a part with targets apart."""
@@ -150,8 +161,8 @@ class _Side:
         values = floats(rows.logits, self.num_rows, count)
         ids = torch.empty(self.num_rows, count, dtype=torch.int64, device=values.device)
         largest_kernel[(self.num_rows,)](
-            rows, self.tables, num_columns, first_column, self.tiles, num_tiles(num_columns), count,
-            values, ids, **OPTIONS,
+            rows.logits, rows.row_stride, rows.IS_ALIGNED, self.tables, num_columns, first_column,
+            self.tiles, num_tiles(num_columns), count, values, ids, **OPTIONS,
         )  # fmt: skip
         if first_column > 0:
             values = torch.cat([self.values, values], 1)
@@ -163,8 +174,8 @@ class _Side:
     def finish(self, rows: Logits, tokens: Tokens) -> tuple[Tensor, ...]:
         normaliser = floats(rows.logits, self.num_rows, 2)
         _combine_kernel[(self.num_rows,)](
-            rows, tokens, self.tables, self.columns, normaliser, self.vocab_size, self.tiles,
-            TILES=next_power_of_2(self.tiles), **OF_ROWS,
+            *rows[:-1], *tokens, self.tables, self.columns, normaliser, self.vocab_size,
+            self.tiles, TILES=next_power_of_2(self.tiles), **OF_ROWS,
         )  # fmt: skip
         if self.top_k:
             top, log_total = normaliser[:, :1], normaliser[:, 1:]
@@ -189,7 +200,7 @@ class TokenStatistics:
         side, self.last = self.side, self.side.rows(logits, targets)
         num_columns = side.num_columns(self.last)
         token_kernel[(side.num_rows, num_tiles(num_columns))](
-            self.last, self.tokens, side.tables, num_columns, first_column, side.vocab_size,
+            *self.last, *self.tokens, side.tables, num_columns, first_column, side.vocab_size,
             side.tiles, WANTS_LARGEST=False, **OF_TILES,
         )  # fmt: skip
         if side.top_k:
@@ -222,8 +233,8 @@ class ShiftStatistics:
         self.last = p.rows(logits, targets), q.rows(base_logits, base_targets)
         num_columns = p.num_columns(self.last[0])
         shift_kernel[(p.num_rows, num_tiles(num_columns))](
-            *self.last, self.tokens, p.tables, q.tables, self.cross, num_columns, first_column,
-            p.vocab_size, p.tiles, **OF_TILES | {"num_warps": 16},
+            *self.last[0], *self.last[1], *self.tokens, p.tables, q.tables, self.cross, num_columns,
+            first_column, p.vocab_size, p.tiles, **OF_TILES | {"num_warps": 16},
         )  # fmt: skip
         if p.top_k:
             p.add_largest(self.last[0], first_column)

@@ -1,7 +1,6 @@
 """What kernels find in the tiles of rows of logits, for statistics of tokens.
 
-A row's sums have the same bits in any batch; where rows may be loaded 16 bytes at a time, by base
-address and stride, they are added in another order than where they may not.
+A row's sums have the same bits in any batch, and wherever its row begins (see `load_tile`).
 
 Results stand in tables whose rows may be filled by several calls, each with the next columns.
 """
@@ -13,10 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rnr_kernels.backends.triton.arguments import floats
+from rnr_kernels.backends.triton.arguments import floats, kernel
 from rnr_kernels.backends.triton.arithmetic import exp
 from rnr_kernels.backends.triton.rows import (
     TILE,
+    begin_of,
     load_logits,
     tile_columns,
     tile_max,
@@ -36,6 +36,15 @@ class Logits(NamedTuple):
     logits: Tensor
     row_stride: int
     targets: Tensor | None
+    IS_ALIGNED: bool
+    """See arguments.Rows."""
+
+
+class LogitsRow(NamedTuple):
+    """The same as a program instance sees it: `logits` is where its own row begins."""
+
+    logits: Any
+    targets: Any
 
 
 class Tokens(NamedTuple):
@@ -84,22 +93,36 @@ def target_of(rows, tokens, r, first_column, vocab_size):
     token = tl.load(tokens.token_ids + r.to(tl.int64) * tokens.ids_stride).to(tl.int64)
     is_known = (token >= 0) & (token < vocab_size)
     if rows.targets is None:
-        at = rows.logits + r.to(tl.int64) * rows.row_stride + tl.where(is_known, token, 0)
-        value = tl.load(at).to(tl.float32)
+        value = tl.load(rows.logits + tl.where(is_known, token, 0)).to(tl.float32)
     else:
         value = tl.load(rows.targets + r)
     return token - first_column, tl.where(is_known, value, float("nan"))
 
 
 @triton.jit
+def load_tile(row, columns, mask, table, IS_ALIGNED: tl.constexpr):
+    """As `load_logits`, in one layout of columns over threads, which is the order of sums.
+
+    Triton gives loads that meet the layout of the widest. So rows that are loaded one column at a
+    time meet a load from `table`, which is aligned, of no column at all.
+    """
+    if IS_ALIGNED:
+        return load_logits(row, columns, mask)
+    else:
+        aligned = table.to(row.dtype, bitcast=True) + columns
+        nothing = tl.load(aligned, mask=columns < 0, other=float("-inf"))
+        return tl.load(row + columns, mask=mask, other=nothing).to(tl.float32)
+
+
+@triton.jit
 def _look_at_tile(
     rows, tokens, tables, r, tile, num_columns, first_column, vocab_size, tiles,
-    WANTS_LARGEST: tl.constexpr,
+    WANTS_LARGEST: tl.constexpr, IS_ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """Stores one model's results of a tile; returns (x - top, exp of that, x, top, where to
     store)."""
     columns = tile_columns(tile)
-    x = load_logits(rows, r, columns, columns < num_columns)
+    x = load_tile(rows.logits, columns, columns < num_columns, tables.tops, IS_ALIGNED)
     out = r.to(tl.int64) * tiles + first_column // TILE + tile
     top = tile_max(x)
     # Terms further down than this count as much as here, next to nothing, and -inf would make them
@@ -125,8 +148,7 @@ def _look_at_tile(
         equal = tile_sum(((x == target) & (columns < num_columns)).to(tl.int32))
         column = own - tile * TILE
         if (column >= 0) & (column < TILE) & (own < num_columns):
-            at = rows.logits + r.to(tl.int64) * rows.row_stride + own
-            own_value = tl.load(at).to(tl.float32)
+            own_value = tl.load(rows.logits + own).to(tl.float32)
             greater -= (own_value > target).to(tl.int32)
             equal -= (own_value == target).to(tl.int32)
     tl.store(tables.greater + out, greater)
@@ -134,14 +156,19 @@ def _look_at_tile(
     return distance, e, x, shift, out
 
 
-@triton.jit
+@kernel
 def token_kernel(
-    rows, tokens, tables, num_columns, first_column, vocab_size, tiles, WANTS_LARGEST: tl.constexpr
-):
+    logits, row_stride: tl.int64, targets, IS_ALIGNED: tl.constexpr,
+    token_ids, ids_stride: tl.int64,
+    tables, num_columns, first_column, vocab_size, tiles, WANTS_LARGEST: tl.constexpr,
+):  # fmt: skip
     r, tile = tl.program_id(0), tl.program_id(1)
+    rows = LogitsRow(begin_of(logits, row_stride, r, IS_ALIGNED), targets)
+    tokens = Tokens(token_ids, ids_stride)
     _look_at_tile(
-        rows, tokens, tables, r, tile, num_columns, first_column, vocab_size, tiles, WANTS_LARGEST
-    )
+        rows, tokens, tables, r, tile, num_columns, first_column, vocab_size, tiles,
+        WANTS_LARGEST, IS_ALIGNED,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -160,16 +187,24 @@ def _cross_sum(e, d, x, shift, d_other, x_other, shift_other):
     return tl.where(tile_max(is_excluded.to(tl.int32)) != 0, float("inf"), total)
 
 
-@triton.jit
+@kernel
 def shift_kernel(
-    rows_p, rows_q, tokens, tables_p, tables_q, cross, num_columns, first_column, vocab_size, tiles
-):
+    logits, row_stride: tl.int64, targets, IS_ALIGNED: tl.constexpr,
+    base_logits, base_stride: tl.int64, base_targets, BASE_IS_ALIGNED: tl.constexpr,
+    token_ids, ids_stride: tl.int64,
+    tables_p, tables_q, cross, num_columns, first_column, vocab_size, tiles,
+):  # fmt: skip
     r, tile = tl.program_id(0), tl.program_id(1)
+    rows_p = LogitsRow(begin_of(logits, row_stride, r, IS_ALIGNED), targets)
+    rows_q = LogitsRow(begin_of(base_logits, base_stride, r, BASE_IS_ALIGNED), base_targets)
+    tokens = Tokens(token_ids, ids_stride)
     d_p, e_p, x_p, shift_p, out = _look_at_tile(
-        rows_p, tokens, tables_p, r, tile, num_columns, first_column, vocab_size, tiles, True
-    )
+        rows_p, tokens, tables_p, r, tile, num_columns, first_column, vocab_size, tiles,
+        True, IS_ALIGNED,
+    )  # fmt: skip
     d_q, e_q, x_q, shift_q, _ = _look_at_tile(
-        rows_q, tokens, tables_q, r, tile, num_columns, first_column, vocab_size, tiles, True
-    )
+        rows_q, tokens, tables_q, r, tile, num_columns, first_column, vocab_size, tiles,
+        True, BASE_IS_ALIGNED,
+    )  # fmt: skip
     tl.store(cross.p + out, _cross_sum(e_p, d_p, x_p, shift_p, d_q, x_q, shift_q))
     tl.store(cross.q + out, _cross_sum(e_q, d_q, x_q, shift_q, d_p, x_p, shift_p))

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rnr_kernels.backends.triton.arguments import OPTIONS, State, Tables
+from rnr_kernels.backends.triton.arguments import OPTIONS, State, Tables, kernel
 from rnr_kernels.backends.triton.rows import ERROR_SLOT, ERROR_TOKEN, set_errors, slot_of
 
 TOKENS = tl.constexpr(128)
@@ -52,13 +52,15 @@ def advance(state, slot, count):
     tl.store(position, tl.load(position) + count)
 
 
-@triton.jit
+@kernel
 def _update_state_kernel(
-    rows, state, error, vocab_size, token_ids, row_stride, column_stride, num_tokens,
-    counts, counts_stride,
+    state_indices, indices_stride: tl.int64, num_slots, state, error, vocab_size,
+    token_ids, row_stride: tl.int64, column_stride: tl.int64, num_tokens: tl.int64,
+    counts, counts_stride: tl.int64,
 ):  # fmt: skip
     r = tl.program_id(0)
-    slot, in_range, is_past = slot_of(rows, r, state.num_slots)
+    rows = Slots(state_indices, indices_stride)
+    slot, in_range, is_past = slot_of(rows, r, num_slots)
     errors = tl.where(is_past, ERROR_SLOT, 0)
     count = tl.full([], 0, tl.int64) + num_tokens
     if counts is not None:
@@ -88,8 +90,10 @@ def update_state_(
     num_rows, num_tokens = token_ids.shape
     if not num_rows:
         return
-    rows = Slots(state_indices, 0 if state_indices is None else state_indices.stride(0))
+    slots = State.of(state)
     _update_state_kernel[(num_rows,)](
-        rows, State.of(state), error, vocab_size, token_ids, *token_ids.stride(), num_tokens,
+        state_indices, 0 if state_indices is None else state_indices.stride(0),
+        len(slots.slot_params), slots, error, vocab_size,
+        token_ids, *token_ids.stride(), num_tokens,
         counts, 0 if counts is None else counts.stride(0), **OPTIONS | {"num_warps": 4},
     )  # fmt: skip
