@@ -44,7 +44,8 @@ test-sanitize: $(READY) ## Run the native kernels' tests under Address- and Unde
 test-gpu-static: $(LIBRARY) ## Run the GPU kernels in an interpreter and compile them, without a GPU
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -k "triton or interpreted" \
 	  -W ignore::RuntimeWarning tests/gpu_static/interpreted.py tests/test_backends.py tests/test_ops_*.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/gpu_static/compiled.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/gpu_static/compiled.py \
+	  tests/gpu_static/variants.py
 
 bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machine; try with QUICK=1)
 	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds,iterations \

@@ -27,6 +27,7 @@ from rnr_kernels.rules.presets import hewitt2024
 from rnr_kernels.rules.program import RuleProgram
 from rnr_kernels.sampling import Sampling
 from rnr_kernels.state import DecodeState
+from rnr_kernels.warm_up import warm_up
 
 if TYPE_CHECKING:
     from rnr_kernels.integrations.huggingface import RuleLogitsProcessor
@@ -56,6 +57,7 @@ __all__ = [
     "shift_stats",
     "token_stats",
     "update_state_",
+    "warm_up",
 ]
 
 

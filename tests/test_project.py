@@ -22,7 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("registration",),
     ("checks",),
     ("ops",),
-    ("explain", "forward", "templates"),
+    ("explain", "forward", "templates", "warm_up"),
     ("generation",),
     ("loading", "records"),
     ("analysis", "integrations", "models", "roles", "testing", "tuning"),

@@ -189,3 +189,17 @@ def test_sums_have_one_order_wherever_a_row_begins(
             assert summed_layouts(one) == summed_layouts(other), one
             num_sums, num_pairs = num_sums + len(summed_layouts(one)), num_pairs + 1
     assert (num_sums, num_pairs) > (100, 8)
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+def test_rows_that_are_not_aligned_are_not_taken_for_it(
+    launches: list[Launch], drafts: bool
+) -> None:
+    call_everything(torch.float32, False, drafts)
+    hinted = {str(one) for one in launches if " = dense<16>" in one.compiled(90).asm["ttir"]}
+    # The parts of a product are float32 rows of COLUMNS, or of the rest.
+    assert hinted <= {"token_kernel"}
+    launches.clear()
+    call_everything(torch.float32, True, drafts)
+    hinted = {str(one) for one in launches if " = dense<16>" in one.compiled(90).asm["ttir"]}
+    assert hinted >= set(READS_ALL) - ({"token_kernel"} if drafts else set())
