@@ -4,7 +4,7 @@ Every op takes a program and a state as two lists of tensors in the order of the
 table is added in one place and no schema changes.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,8 +51,8 @@ def padded_words(vocab_size: int) -> int:
 
 
 class _Addressed:
-    """Tables with their addresses, which kernels in C++ take in place of lists of tensors: a list
-    costs them microseconds a call to unpack.
+    """Tables with what kernels take in their place, made once: a list of tensors costs those in C++
+    microseconds a call to unpack, and those in Triton to put together with its sizes.
 
     The tables of a program or state are made once and stay where they are. Moving all of them to
     shared memory is noticed by the first; moving a single other one is not, and must not be done.
@@ -63,6 +63,9 @@ class _Addressed:
 
     _known_addresses: Tensor
     _known_first: int | None = None
+
+    sized: Any = None
+    """The same tensors with their sizes, as the Triton backend keeps them here."""
 
     @property
     def addresses(self: "ProgramTensors | StateTensors") -> Tensor:  # type: ignore[misc]
@@ -77,7 +80,7 @@ class _Addressed:
         return self._known_addresses
 
     def __getstate__(self) -> None:
-        """Nothing beside the tables: a copy, pickled or not, has addresses of its own."""
+        """Nothing beside the tables: a copy, pickled or not, finds the rest anew."""
 
 
 def _addresses_of(tables: "ProgramTensors | StateTensors") -> Tensor:

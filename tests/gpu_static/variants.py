@@ -1,5 +1,6 @@
 """After `warm_up`, no call of the same form makes Triton compile anything."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,3 +147,15 @@ def test_nothing_is_compiled_after_the_warm_up(
                 server.serve(logits, outs[-turn - 1], masks[turn], index, bias=turn)
                 server.measure(logits, all_rows[turn - 3], index, top_k=1 + turn % 16)
         assert described(launches) <= known, batch
+
+
+def test_tables_are_put_together_with_their_sizes_once() -> None:
+    from rnr_kernels.backends.triton.arguments import Program, State
+
+    program = program_of(33)
+    state = DecodeState.allocate(program, 2)
+    for tuple_type, tables in ((Program, program.tensors), (State, state.tensors)):
+        assert tuple_type.of(tables) is tuple_type.of(tables)
+        assert tuple_type.of(list(tables))[0] is tables[0]
+        other = copy.deepcopy(tables)
+        assert tuple_type.of(other)[0] is other[0]

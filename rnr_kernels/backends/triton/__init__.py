@@ -82,11 +82,15 @@ def refuses(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) 
 
 
 def _loaded_on_first_call(op: str, module: str) -> Callable[..., Any]:
+    @cache
+    def load() -> Callable[..., Any]:
+        return getattr(import_module(f"{__name__}.{module}"), op)  # type: ignore[no-any-return]
+
     def run(*values: Any, **options: Any) -> Any:
-        function = getattr(import_module(f"{__name__}.{module}"), op)
+        function = load()
         # Only update_state_ begins with something else, and has its tables next.
         tensor = values[0] if isinstance(values[0], Tensor) else values[1][0]
-        if not tensor.is_cuda:
+        if not tensor.is_cuda or tensor.get_device() == torch.cuda.current_device():
             return function(*values, **options)
         with torch.cuda.device(tensor.device):  # where Triton launches
             return function(*values, **options)

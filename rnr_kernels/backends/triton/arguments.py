@@ -7,7 +7,7 @@ name is in `VARYING` and an integer's type in the kernel's signature, so that no
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import triton
@@ -60,7 +60,13 @@ class Program(NamedTuple):
 
     @classmethod
     def of(cls, tables: Tables) -> "Program":
-        t = ProgramTensors(*tables)
+        t = tables if isinstance(tables, ProgramTensors) else ProgramTensors(*tables)
+        if t.sized is None:
+            t.sized = cls._of(t)
+        return cast(Program, t.sized)
+
+    @classmethod
+    def _of(cls, t: ProgramTensors) -> "Program":
         return cls(
             t.token_class, t.block_flags, t.knot_starts, t.knot_lines, t.program_table,
             t.penalties, t.score_vectors,
@@ -93,8 +99,10 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, tables: Tables) -> "State":
-        t = StateTensors(*tables)
-        return cls(*t, used_stride=t.used_bitmask.shape[1])
+        t = tables if isinstance(tables, StateTensors) else StateTensors(*tables)
+        if t.sized is None:
+            t.sized = cls(*t, used_stride=t.used_bitmask.shape[1])
+        return cast(State, t.sized)
 
 
 class Rows(NamedTuple):

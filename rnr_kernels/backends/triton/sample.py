@@ -12,7 +12,6 @@ from rnr_kernels.backends.triton.arguments import (
     Rows,
     State,
     Tables,
-    floats,
     kernel,
     next_power_of_2,
     num_tiles,
@@ -37,15 +36,30 @@ from rnr_kernels.backends.triton.rows import (
     is_broken,
     load_tops,
     set_errors,
+    slot_of,
     tile_columns,
     tile_max,
     tile_sum,
 )
-from rnr_kernels.backends.triton.update_state import advance, is_first_of_slot, set_used
+from rnr_kernels.backends.triton.update_state import Slots, advance, is_first_of_slot, set_used
 
 BLOCKS = tl.constexpr(32)
 """Blocks of a tile, each with a maximum of its own."""
+WORDS = tl.constexpr(3 + BLOCKS.value // 2)
+"""int64 words a tile in the scan's results (see `results_at`)."""
+FLOATS = tl.constexpr(2 * WORDS.value)
+"""The same in float32 or int32."""
 LEAST = tl.constexpr(torch.finfo(torch.float32).min)
+
+
+@triton.jit
+def results_at(scanned, tile):
+    """Where a tile's results stand: its weight (int64); top, ceiling and total (float32), the first
+    column of the largest (int32), BLOCKS tops of blocks (float32). The next tile's follow."""
+    weights = scanned + tile * WORDS
+    tops = (weights + 1).to(tl.pointer_type(tl.float32), bitcast=True)
+    largest = (tops + 3).to(tl.pointer_type(tl.int32), bitcast=True)
+    return weights, tops, tops + 1, tops + 2, largest, tops + 4
 
 
 @triton.jit
@@ -65,8 +79,7 @@ def _scan_kernel(
     row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
     allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
     IS_ALIGNED: tl.constexpr,
-    program, state, error, vocab_size, tops, largest, ceilings, weights, totals, block_tops,
-    CLASSES: tl.constexpr, WANTS_TOTALS: tl.constexpr,
+    program, state, error, vocab_size, scanned, CLASSES: tl.constexpr, WANTS_TOTALS: tl.constexpr,
 ):  # fmt: skip
     r, tile = tl.program_id(0), tl.program_id(1)
     rows = RowTables(
@@ -77,30 +90,31 @@ def _scan_kernel(
     slot, is_live, program_id, step, errors = find_row(rows, r, program, state, vocab_size)
     if tile == 0:
         set_errors(error, errors)
-    out = r.to(tl.int64) * tl.num_programs(1) + tile
+    at = r.to(tl.int64) * tl.num_programs(1) + tile
     if is_live:
         x = adjusted_tile(
             rows, r, tile, vocab_size, program, state, slot, program_id, step, CLASSES
         )
+        weights, tops, ceilings, totals, largest, block_tops = results_at(scanned, at)
         top = tile_max(tl.where(x == x, x, float("-inf")))
         columns = tile_columns(tile)
         first = -tile_max(-tl.where(x == top, columns, 0x7FFFFFFF))
-        tl.store(largest + out, first)
+        tl.store(largest, first)
         if WANTS_TOTALS:
             shift = tl.where(top == float("-inf"), 0.0, top)
-            tl.store(totals + out, tile_sum(exp(x - shift)))
-        tl.store(tops + out, tl.where(is_broken(x) != 0, float("nan"), top))
+            tl.store(totals, tile_sum(exp(x - shift)))
+        tl.store(tops, tl.where(is_broken(x) != 0, float("nan"), top))
         temperature, scale, _, _, _, filters = sampling_of(state, slot, vocab_size)
         if temperature > 0.0:
             ceiling = tl.ceil(weight_exponent(top, scale))
-            tl.store(ceilings + out, ceiling)
+            tl.store(ceilings, ceiling)
             if filters:
                 blocks = tl.max(tl.max(x.reshape(BLOCKS, 4, 32), 2), 1)
-                tl.store(block_tops + out * BLOCKS + tl.arange(0, BLOCKS), blocks)
+                tl.store(block_tops + tl.arange(0, BLOCKS), blocks)
             else:
-                tl.store(weights + out, tile_sum(token_weights(x, scale, ceiling)))
+                tl.store(weights, tile_sum(token_weights(x, scale, ceiling)))
     else:
-        tl.store(tops + out, float("nan"))
+        tl.store(results_at(scanned, at)[1], float("nan"))
 
 
 @triton.jit
@@ -108,7 +122,8 @@ def bound_of_top_k(block_tops, num_blocks, top_k, BLOCK_TOPS: tl.constexpr):
     """The order of the k-th largest block maximum: at least k tokens are not below it. The order of
     LEAST if there are fewer blocks."""
     block = tl.arange(0, BLOCK_TOPS)
-    tops = tl.load(block_tops + block, mask=block < num_blocks, other=float("-inf"))
+    at = block_tops + block // BLOCKS * FLOATS + block % BLOCKS
+    tops = tl.load(at, mask=block < num_blocks, other=float("-inf"))
     low = order_of(tl.max(tops, 0) * 0.0 + LEAST).to(tl.int64)
     high = order_of(tl.max(tops, 0)).to(tl.int64) + 1
     if tl.sum((tops >= LEAST).to(tl.int32), 0) >= top_k:
@@ -126,8 +141,7 @@ def _choose_kernel(
     row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
     allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
     IS_ALIGNED: tl.constexpr,
-    program, state, vocab_size, num_tiles, tops, largest, ceilings, weights, totals,
-    block_tops, token_ids, logprob, adjusted_logprob, rank,
+    program, state, vocab_size, num_tiles, scanned, token_ids, logprob, adjusted_logprob, rank,
     CLASSES: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0)
@@ -137,10 +151,10 @@ def _choose_kernel(
         allowed_bitmask, allowed_stride, num_slots, max_bias,
     )  # fmt: skip
     first = r.to(tl.int64) * num_tiles
-    tops += first
+    weights, tops, ceilings, totals, largest, block_tops = results_at(scanned, first)
     tile = tl.arange(0, TILES)
     is_there = tile < num_tiles
-    tile_tops, top, _factors, is_valid = load_tops(tops, 1, num_tiles, TILES)
+    tile_tops, top, _factors, is_valid = load_tops(tops, FLOATS, num_tiles, TILES)
     token = tl.full([], -1, tl.int64)
     value, final = top, float("nan") * top
     if is_valid:
@@ -148,13 +162,13 @@ def _choose_kernel(
         temperature, scale, top_k, top_p, min_p, filters = sampling_of(state, slot, vocab_size)
         if (temperature > 0.0) == 0:
             where = tl.min(tl.where(tile_tops == top, tile, TILES), 0)
-            token = tl.load(largest + first + where).to(tl.int64)
+            token = tl.load(largest + where * FLOATS).to(tl.int64)
             final = top * 0.0
         else:
-            tile_ceilings = tl.load(ceilings + first + tile, mask=is_there, other=float("-inf"))
+            tile_ceilings = tl.load(ceilings + tile * FLOATS, mask=is_there, other=float("-inf"))
             row_ceiling = tl.max(tile_ceilings, 0)
             shifts = tile_shifts(row_ceiling, tile_ceilings)
-            sums = tl.load(weights + first + tile, mask=is_there, other=0)
+            sums = tl.load(weights + tile * WORDS, mask=is_there, other=0)
             sums = tl.where(filters, 0, sums)
             threshold = order_of(top * 0.0 + LEAST).to(tl.int64)
 
@@ -165,9 +179,7 @@ def _choose_kernel(
                 if tl.where(counts, top_k > 0, top_p < 1.0):
                     low, high = threshold, order_of(top).to(tl.int64) + 1
                     if counts:
-                        low = bound_of_top_k(
-                            block_tops + first * BLOCKS, num_tiles * BLOCKS, top_k, TILES * BLOCKS
-                        )
+                        low = bound_of_top_k(block_tops, num_tiles * BLOCKS, top_k, TILES * BLOCKS)
                     limit = top_k.to(tl.int64)
                     is_first = phase >= 0
                     while is_first | (high - low > 1):
@@ -175,12 +187,12 @@ def _choose_kernel(
                         least = at_order(middle.to(tl.int32))
                         found = tl.full([], 0, tl.int64)
                         for t in range(num_tiles):
-                            if tl.load(tops + t) >= least:
+                            if tl.load(tops + t * FLOATS) >= least:
                                 x = adjusted_tile(
                                     rows, r, t, vocab_size, program, state, slot, program_id, step,
                                     CLASSES,
                                 )  # fmt: skip
-                                ceiling = tl.load(ceilings + first + t)
+                                ceiling = tl.load(ceilings + t * FLOATS)
                                 shift = tl.sum(tl.where(tile == t, shifts, 0), 0)
                                 mass = token_weights(x, scale, ceiling) >> shift
                                 mass = tl.where(counts, mass * 0 + 1, mass)
@@ -200,12 +212,12 @@ def _choose_kernel(
             final_total = tl.full([], 0.0, tl.float64)
             if filters | (logprob is not None):
                 for t in range(num_tiles):
-                    if tl.load(tops + t) >= least:
+                    if tl.load(tops + t * FLOATS) >= least:
                         x = adjusted_tile(
                             rows, r, t, vocab_size, program, state, slot, program_id, step, CLASSES
                         )
                         is_kept = (x >= least) & (x - top >= min_p)
-                        kept = token_weights(x, scale, tl.load(ceilings + first + t))
+                        kept = token_weights(x, scale, tl.load(ceilings + t * FLOATS))
                         mass = tile_sum(tl.where(is_kept, kept, 0))
                         sums = tl.where(tile == t, mass, sums)
                         terms = tl.where(is_kept, exp((x - top) / temperature), 0.0)
@@ -228,7 +240,7 @@ def _choose_kernel(
                 rows, r, where, vocab_size, program, state, slot, program_id, step, CLASSES
             )
             is_kept = (x >= least) & ((x - top >= min_p) | (filters == 0))
-            kept = token_weights(x, scale, tl.load(ceilings + first + where))
+            kept = token_weights(x, scale, tl.load(ceilings + where * FLOATS))
             running = tl.cumsum(tl.where(is_kept, kept, 0).reshape(TILE), 0) >> shift
             inside = tl.sum((running <= rest).to(tl.int32), 0)
             column = tl.minimum(where * TILE + inside, vocab_size - 1)
@@ -239,7 +251,7 @@ def _choose_kernel(
         if rank is not None:
             above = tl.full([], 1, tl.int32)
             for t in range(num_tiles):
-                if tl.load(tops + t) > value:
+                if tl.load(tops + t * FLOATS) > value:
                     x = adjusted_tile(
                         rows, r, t, vocab_size, program, state, slot, program_id, step, CLASSES
                     )
@@ -252,27 +264,20 @@ def _choose_kernel(
         tl.store(logprob + r, final)
     if adjusted_logprob is not None:
         # NaN as the top of an invalid row makes the result NaN.
-        row_top, log_total = combined(tops, totals + first, 1, num_tiles, TILES)
+        row_top, log_total = combined(tops, totals, FLOATS, num_tiles, TILES)
         tl.store(adjusted_logprob + r, (value - row_top) - log_total)
 
 
 @kernel
 def _commit_kernel(
-    logits, row_stride: tl.int64, state_indices, indices_stride: tl.int64,
-    row_offsets, offsets_stride: tl.int64, draft_token_ids, drafts_stride: tl.int64,
-    allowed_bitmask, allowed_stride: tl.int64, num_slots, max_bias,
-    IS_ALIGNED: tl.constexpr,
-    program, state, vocab_size, token_ids,
+    state_indices, indices_stride: tl.int64, num_slots, state, token_ids
 ):  # fmt: skip
     r = tl.program_id(0)
-    rows = RowTables(
-        begin_of(logits, row_stride, r, IS_ALIGNED), state_indices, indices_stride,
-        row_offsets, offsets_stride, draft_token_ids, drafts_stride,
-        allowed_bitmask, allowed_stride, num_slots, max_bias,
-    )  # fmt: skip
     token = tl.load(token_ids + r)
+    # No token was drawn for a row that is not live.
     if token >= 0:
-        slot, _, _, _, _ = find_row(rows, r, program, state, vocab_size)
+        rows = Slots(state_indices, indices_stride)
+        slot, _, _ = slot_of(rows, r, num_slots)
         if is_first_of_slot(rows, r, slot):
             # A block of one, for atomics that take masks.
             tokens = token + tl.arange(0, 1)
@@ -307,21 +312,18 @@ def sample_(
         tables, slots, tiles = Program.of(program), State.of(state), num_tiles(vocab_size)
         rows = Rows.of(logits, slots, state_indices, allowed_bitmask, row_offsets, draft_token_ids)
         classes = tables.classes()
-        tops, ceilings, totals = (floats(logits, num_rows, tiles) for _ in range(3))
-        largest = torch.empty(num_rows, tiles, dtype=torch.int32, device=device)
-        weights = torch.empty(num_rows, tiles, dtype=torch.int64, device=device)
-        block_tops = floats(logits, num_rows, tiles, BLOCKS.value)
+        scanned = torch.empty(num_rows, tiles * WORDS.value, dtype=torch.int64, device=device)
         _scan_kernel[(num_rows, tiles)](
-            *rows, tables, slots, error, vocab_size, tops, largest, ceilings, weights, totals,
-            block_tops, CLASSES=classes, WANTS_TOTALS=return_adjusted_logprob, **OPTIONS,
+            *rows, tables, slots, error, vocab_size, scanned, CLASSES=classes,
+            WANTS_TOTALS=return_adjusted_logprob, **OPTIONS,
         )  # fmt: skip
         _choose_kernel[(num_rows,)](
-            *rows, tables, slots, vocab_size, tiles, tops, largest, ceilings, weights, totals,
-            block_tops, token_ids, logprob, adjusted_logprob, rank,
-            CLASSES=classes, TILES=next_power_of_2(tiles), **OPTIONS,
+            *rows, tables, slots, vocab_size, tiles, scanned, token_ids, logprob, adjusted_logprob,
+            rank, CLASSES=classes, TILES=next_power_of_2(tiles), **OPTIONS,
         )  # fmt: skip
         if row_offsets is None and draft_token_ids is None:
             _commit_kernel[(num_rows,)](
-                *rows, tables, slots, vocab_size, token_ids, **OPTIONS | {"num_warps": 1}
-            )
+                state_indices, rows.indices_stride, rows.num_slots, slots, token_ids,
+                **OPTIONS | {"num_warps": 1},
+            )  # fmt: skip
     return token_ids, logprob, adjusted_logprob, rank
