@@ -14,7 +14,13 @@ LOGITS = ("random", "extended")
 RULE_OPS = ("apply_rules_", "rule_log_softmax", "sample_ greedy", "sample_ filtered")
 STATS_OPS = ("token_stats", "shift_stats")
 
-Quantity = Literal["times faster", "times the time", "ns an element", "us", "us more", "bytes"]
+Quantity = Literal[
+    "times faster", "times the time", "ns an element", "us", "us more", "bytes", "% of a copy"
+]
+"""The last is the share of the bandwidth that a large copy within the device reaches."""
+
+AT_LEAST: tuple[Quantity, ...] = ("times faster", "% of a copy")
+"""The quantities of which more is better."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,11 @@ class Case:
     def __str__(self) -> str:
         op = self.op.replace(",", "").replace("'", "").replace(" ", "-")
         return f"{op}-B{self.rows}-V{self.vocab_size}-{self.logits}"
+
+    @property
+    def label(self) -> str:
+        """As a table names it."""
+        return f"{self.op}, B = {self.rows}, V = {self.vocab_size:,}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Bound:
         """Whether a measured value is good enough."""
         if self.limit is None:
             return True
-        return value >= self.limit if self.quantity == "times faster" else value <= self.limit
+        return value >= self.limit if self.quantity in AT_LEAST else value <= self.limit
 
 
 OP_CASES = tuple(

@@ -124,13 +124,23 @@ class Sequences:
     saved: StateTensors
 
     @classmethod
-    def start(cls, logits: Tensor, sampling: Sampling, *, has_rules: bool = True) -> "Sequences":
-        """One for each row of logits [R, V].
+    def start(
+        cls,
+        logits: Tensor,
+        sampling: Sampling,
+        *,
+        has_rules: bool = True,
+        device: torch.device | None = None,
+    ) -> "Sequences":
+        """One for each row of logits [R, V], on a device (default: theirs).
 
         Each has used NUM_USED different tokens, or half the vocabulary if that is small.
         """
         rows, vocab_size = logits.shape
-        program = compile_rules(rules(vocab_size), None, vocab_size, eos_token_ids=EOS)
+        device = device or logits.device
+        program = compile_rules(
+            rules(vocab_size), None, vocab_size, eos_token_ids=EOS, device=device
+        )
         state = DecodeState.allocate(program, rows)
         random = torch.Generator().manual_seed(1)
         num_used = min(NUM_USED, vocab_size // 2)
@@ -143,13 +153,15 @@ class Sequences:
                 sampling=replace(sampling, seed=slot),
             )
         weights, penalty = _weights(rules(vocab_size), num_used)
-        named = torch.tensor([list(weights)]).repeat(rows, 1)
+        named = torch.tensor([list(weights)], device=device).repeat(rows, 1)
+        added = torch.tensor([list(weights.values())], device=device).repeat(rows, 1)
+        used_ids = torch.stack(used).to(device)
         return cls(
             program=program,
             state=state,
             scores=(
-                (named, torch.tensor([list(weights.values())]).repeat(rows, 1)),
-                (torch.stack(used), torch.full((rows, num_used), -penalty)),
+                (named, added),
+                (used_ids, torch.full_like(used_ids, -penalty, dtype=torch.float32)),
             ),
             saved=StateTensors(*(table.clone() for table in state.tensors)),
         )
@@ -164,13 +176,15 @@ class Sequences:
     def rule_row(self) -> Tensor:
         """float32 [V]: what every row has in common."""
         named, weights = self.scores[0]
-        return torch.zeros(self.program.vocab_size).scatter_(0, named[0], weights[0])
+        row = torch.zeros(self.program.vocab_size, device=named.device)
+        return row.scatter_(0, named[0], weights[0])
 
     @cached_property
     def used_mask(self) -> Tensor:
         """float32 [R, V]: minus the penalty at used tokens."""
         used, penalties = self.scores[1]
-        return torch.zeros(len(used), self.program.vocab_size).scatter_(1, used, penalties)
+        mask = torch.zeros(len(used), self.program.vocab_size, device=used.device)
+        return mask.scatter_(1, used, penalties)
 
     def rewind(self) -> None:
         """The state as it was at the start."""

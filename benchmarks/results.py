@@ -24,7 +24,6 @@ Record = dict[str, Any]
 
 def header() -> dict[str, Any]:
     """What the figures of this process hold for."""
-    status = _git("status", "--porcelain", "--", ".", ":!README.md", ":!benchmarks/results")
     return {
         "processor": processor(),
         "served_by": _served_by(),
@@ -33,7 +32,15 @@ def header() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": _version("transformers"),
+        "transformers": installed("transformers"),
+        **revision(),
+    }
+
+
+def revision() -> dict[str, Any]:
+    """The commit, whether the sources differ from it, and the date."""
+    status = _git("status", "--porcelain", "--", ".", ":!README.md", ":!benchmarks/results")
+    return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "dirty": status is None or status != "",
         "date": date.today().isoformat(),
@@ -63,6 +70,11 @@ def processor() -> str:
 def machine(about: Mapping[str, Any]) -> str:
     """The name of a machine's results file."""
     words = f"{about['processor']} {about['cores']} cores {about['instruction_set'].split(':')[0]}"
+    return slug(words)
+
+
+def slug(words: str) -> str:
+    """A file's name from words."""
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
@@ -75,9 +87,13 @@ def write(records: Mapping[str, Record], folder: Path = RESULTS) -> Path:
         stored = json.loads(path.read_text())
         if stored["header"] | {"date": about["date"]} == about:
             kept = stored["records"]
-    folder.mkdir(parents=True, exist_ok=True)
-    merged = kept | dict(records)
-    path.write_text(json.dumps({"header": about, "records": merged}, indent=1) + "\n")
+    return save(path, about, kept | dict(records))
+
+
+def save(path: Path, about: Mapping[str, Any], records: Mapping[str, Record], **more: Any) -> Path:
+    """A results file, its folder too; `more` are sections beside header and records."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"header": about, **more, "records": records}, indent=1) + "\n")
     return path
 
 
@@ -86,7 +102,8 @@ def read(folder: Path = RESULTS) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def _version(package: str) -> str:
+def installed(package: str) -> str:
+    """A package's version, or that there is none."""
     try:
         return version(package)
     except PackageNotFoundError:

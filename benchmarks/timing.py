@@ -132,9 +132,9 @@ def record(times: dict[str, list[float]], calls: dict[str, int], steps: int = 1)
     """Medians and 20th and 80th percentiles in microseconds, and how many times slower peers are.
 
     `times` holds seconds a call, one a round; "ratio" is that of the medians, "ratio_by_round" the
-    median of the ratios within each round.
+    median of the ratios within each round. Where ours is missing there is no ratio.
     """
-    own = times[OURS]
+    own = times.get(OURS)
     found: dict[str, Any] = {}
     for name, values in times.items():
         low, high = spread(values)
@@ -145,12 +145,13 @@ def record(times: dict[str, list[float]], calls: dict[str, int], steps: int = 1)
             "p80_us": _microseconds(high / steps),
             "calls_a_round": calls[name],
         }
-        if name != OURS:
+        if own is not None and name != OURS:
             ratios = [theirs / ours for theirs, ours in zip(values, own, strict=True)]
             entry["ratio"] = round(median / statistics.median(own), 4)
             entry["ratio_by_round"] = round(statistics.median(ratios), 4)
         found[name] = entry
-    return {"rounds": len(own), "steps_a_call": steps, "times": found}
+    rounds = len(next(iter(times.values()), ()))
+    return {"rounds": rounds, "steps_a_call": steps, "times": found}
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
