@@ -16,7 +16,7 @@ FORMATTED := $(CPP) $(wildcard tests/emulator/*.h tests/emulator/*.cpp)
 EMULATED := build/emulated/rnr_emulated.so
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-sanitize test-gpu-static bench lint format wheel clean
+.PHONY: help setup demo test test-sanitize test-gpu-static bench gpu-peers lint format wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -52,6 +52,9 @@ bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machi
 	  --benchmark-sort=name $(if $(QUICK),--quick,--results benchmarks/results)
 	$(if $(QUICK),,$(BIN)/python -m benchmarks.report --write)
 
+gpu-peers: $(READY) ## Fetch what gpu-check measures the kernels beside, to be taken along
+	.ci/gpu-peers $(BIN)/python .gpu-peers
+
 lint: $(READY) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,5 +71,5 @@ wheel: $(READY) ## Build sdist and wheel into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove the environment and whatever was built or cached
-	rm -rf $(VENV) build dist rnr_kernels/*.so *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist rnr_kernels/*.so *.egg-info .gpu-peers .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks rnr_kernels tests -name __pycache__ -prune -exec rm -rf {} +
