@@ -16,7 +16,7 @@ FORMATTED := $(CPP) $(wildcard tests/emulator/*.h tests/emulator/*.cpp)
 EMULATED := build/emulated/rnr_emulated.so
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-sanitize test-gpu-static bench gpu-peers lint format wheel clean
+.PHONY: help setup demo test test-sanitize test-gpu-static bench gpu-check gpu-peers lint format wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -51,6 +51,10 @@ bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machi
 	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds,iterations \
 	  --benchmark-sort=name $(if $(QUICK),--quick,--results benchmarks/results)
 	$(if $(QUICK),,$(BIN)/python -m benchmarks.report --write)
+
+# On $(PYTHON) as it is, with torch for CUDA, Triton and ninja: such a machine may have no network.
+gpu-check: ## On a GPU: check the kernels, and measure them beside peers (8 min; try with QUICK=1)
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu $(if $(QUICK),--quick) $(if $(RESULTS),--results "$(RESULTS)")
 
 gpu-peers: $(READY) ## Fetch what gpu-check measures the kernels beside, to be taken along
 	.ci/gpu-peers $(BIN)/python .gpu-peers

@@ -213,17 +213,22 @@ def test_a_row_of_the_table(bound: Bound, cell: str, monkeypatch: pytest.MonkeyP
 def test_the_newest_results_have_the_table_and_others_a_line() -> None:
     about = {"instruction_set": "avx2", "threads": 1, "torch": "2.13", "transformers": "5.23"}
     about |= {"commit": "0123456789abc", "dirty": False}
+    gpu = about | {"gpu": "NVIDIA H200", "driver": "1", "triton": "3.6", "date": "2026-05-06"}
+    gpu["copy_bandwidth"] = {"median": 4.3e12}
     machines = [
         {"header": about | {"processor": name, "date": date}, "records": {}}
         for name, date in (("Old", "2026-01-02"), ("New", "2026-03-04"), ("Older", "2025-12-31"))
     ]
-    section = report.section(machines)
+    machines.append({"header": gpu, "records": {}})
+    section, _, on_gpu = report.section(machines).rpartition("\n\nNVIDIA H200, driver 1, ")
     assert section.startswith("New, avx2, 1 thread, torch 2.13, ")
     assert section.count("| measured | against |") == 1
     _, _, others = section.rpartition("\n\n")
     assert others.startswith("Measured earlier, on other machines: Old, avx2, 1 thread")
     assert others.endswith("commit 012345678, 2025-12-31.")
-    assert report.section([]) == report.NOTHING
+    assert on_gpu.startswith("a copy within the device moving 4.30 TB/s, torch 2.13, Triton 3.6, ")
+    assert on_gpu.count("| measured | against |") == 1
+    assert report.section([]) == f"{report.NOTHING}\n\n{report.NO_GPU}"
 
 
 def test_the_readme_says_what_the_results_say() -> None:
