@@ -14,6 +14,9 @@ LIBRARY := $(VENV)/.library
 CPP     := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 FORMATTED := $(CPP) $(wildcard tests/emulator/*.h tests/emulator/*.cpp)
 EMULATED := build/emulated/rnr_emulated.so
+# The library with kernels for GPUs, beside any torch, where there is nvcc.
+FOR_GPUS := build/cuda/.built
+NVCC     := $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-sanitize test-gpu-static bench gpu-check gpu-peers lint format wheel clean
@@ -31,6 +34,14 @@ $(LIBRARY): $(READY) $(CPP)
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	@if ls rnr_kernels/_C.* >/dev/null 2>&1; then touch $@; fi
 
+$(EMULATED): $(READY) $(CPP) $(wildcard tests/emulator/*)
+	tests/emulator/build $(BIN)/python $@ $(JOBS)
+
+$(FOR_GPUS): $(READY) $(CPP)
+	RNR_CUDA=1 RNR_BUILD_EXT=1 $(BIN)/python setup.py --quiet build --build-base build/cuda \
+	  --build-lib build/cuda/lib
+	@touch $@
+
 demo: $(LIBRARY) ## Base beside base x rules on the embedded model, then the stored table
 	$(BIN)/rnr-kernels generate --compare
 	$(BIN)/python -m rnr_kernels.models.evaluate --stored
@@ -41,11 +52,14 @@ test: $(LIBRARY) ## Run all tests
 test-sanitize: $(READY) ## Run the native kernels' tests under Address- and UndefinedBehaviorSanitizer
 	.ci/sanitize $(BIN)/python -n $(JOBS)
 
-test-gpu-static: $(LIBRARY) ## Run the GPU kernels in an interpreter and compile them, without a GPU
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -k "triton or interpreted" \
-	  -W ignore::RuntimeWarning tests/gpu_static/interpreted.py tests/test_backends.py tests/test_ops_*.py
+test-gpu-static: $(LIBRARY) $(EMULATED) $(if $(NVCC),$(FOR_GPUS)) ## Run the GPU kernels on the CPU and compile them, without a GPU
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p emulated -n $(JOBS) -k "not linear and emulated" \
+	  tests/gpu_static/on_cpu.py tests/gpu_static/emulated_clusters.py tests/test_backends.py \
+	  tests/test_ops_*.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -k triton \
+	  -W ignore::RuntimeWarning tests/gpu_static/on_cpu.py tests/test_backends.py tests/test_ops_*.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/gpu_static/compiled.py \
-	  tests/gpu_static/variants.py
+	  tests/gpu_static/variants.py tests/gpu_static/cuda_kernels.py
 
 bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machine; try with QUICK=1)
 	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds,iterations \

@@ -18,8 +18,8 @@ def cuobjdump() -> Path:
     return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
-def dump(cubin: Path, option: str) -> str:
-    command = [cuobjdump(), option, cubin]
+def dump(path: Path, *options: str) -> str:
+    command = [cuobjdump(), *options, path]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -109,10 +109,13 @@ class Kernel:
         return blocks, followers
 
 
-def kernels_of(cubin: Path) -> list[Kernel]:
-    usage = dict(re.findall(r"Function (\S+):\s+REG:(\d+)", dump(cubin, "-res-usage")))
+def kernels_of(path: Path, target: str) -> list[Kernel]:
+    """Those that an object file holds for a target, such as sm_80."""
+    usage = dict(
+        re.findall(r"Function (\S+):\s+REG:(\d+)", dump(path, "-arch", target, "-res-usage"))
+    )
     found = []
-    for part in dump(cubin, "-sass").split("Function : ")[1:]:
+    for part in dump(path, "-arch", target, "-sass").split("Function : ")[1:]:
         name = part.split()[0]
         lines = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+([^;]+?)\s*;", part)
         instructions = tuple(Instruction(int(address, 16), text) for address, text in lines)

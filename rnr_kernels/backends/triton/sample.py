@@ -1,5 +1,5 @@
-"""One token a row: a kernel over tiles for maxima and weights, one over rows that filters and
-chooses, one that advances the state once all have read it."""
+"""One token a row: a kernel over tiles for maxima and weights, one over rows that filters, chooses
+and advances the state."""
 
 import torch
 import triton
@@ -27,6 +27,7 @@ from rnr_kernels.backends.triton.arithmetic import (
     weight_exponent,
 )
 from rnr_kernels.backends.triton.rows import (
+    ERROR_SLOT,
     TILE,
     RowTables,
     adjusted_tile,
@@ -36,12 +37,11 @@ from rnr_kernels.backends.triton.rows import (
     is_broken,
     load_tops,
     set_errors,
-    slot_of,
     tile_columns,
     tile_max,
     tile_sum,
 )
-from rnr_kernels.backends.triton.update_state import Slots, advance, is_first_of_slot, set_used
+from rnr_kernels.backends.triton.update_state import advance, is_first_of_slot, set_used
 
 BLOCKS = tl.constexpr(32)
 """Blocks of a tile, each with a maximum of its own."""
@@ -73,6 +73,12 @@ def sampling_of(state, slot, vocab_size):
     return tl.load(at), tl.load(at + 1), top_k, top_p, min_p, filters
 
 
+@triton.jit
+def commits(rows):
+    """constexpr: whether rows advance their slots."""
+    return rows.row_offsets is None and rows.draft_token_ids is None
+
+
 @kernel
 def _scan_kernel(
     logits, row_stride: tl.int64, state_indices, indices_stride: tl.int64,
@@ -88,6 +94,10 @@ def _scan_kernel(
         allowed_bitmask, allowed_stride, num_slots, max_bias,
     )  # fmt: skip
     slot, is_live, program_id, step, errors = find_row(rows, r, program, state, vocab_size)
+    if commits(rows):
+        is_first = is_first_of_slot(rows, r, slot)
+        errors |= tl.where(is_live & (is_first == 0), ERROR_SLOT, 0)
+        is_live = is_live & is_first
     if tile == 0:
         set_errors(error, errors)
     at = r.to(tl.int64) * tl.num_programs(1) + tile
@@ -257,6 +267,11 @@ def _choose_kernel(
                     )
                     above += tile_sum((x > value).to(tl.int32))
             tl.store(rank + r, above)
+        if commits(rows):
+            # Nobody else looks at the slot. A block of one, for atomics that take masks.
+            tokens = token + tl.arange(0, 1)
+            set_used(state, slot, tokens, tokens >= 0)
+            advance(state, slot, token * 0 + 1)
     elif rank is not None:
         tl.store(rank + r, 0)
     tl.store(token_ids + r, token)
@@ -266,23 +281,6 @@ def _choose_kernel(
         # NaN as the top of an invalid row makes the result NaN.
         row_top, log_total = combined(tops, totals, FLOATS, num_tiles, TILES)
         tl.store(adjusted_logprob + r, (value - row_top) - log_total)
-
-
-@kernel
-def _commit_kernel(
-    state_indices, indices_stride: tl.int64, num_slots, state, token_ids
-):  # fmt: skip
-    r = tl.program_id(0)
-    token = tl.load(token_ids + r)
-    # No token was drawn for a row that is not live.
-    if token >= 0:
-        rows = Slots(state_indices, indices_stride)
-        slot, _, _ = slot_of(rows, r, num_slots)
-        if is_first_of_slot(rows, r, slot):
-            # A block of one, for atomics that take masks.
-            tokens = token + tl.arange(0, 1)
-            set_used(state, slot, tokens, tokens >= 0)
-            advance(state, slot, token * 0 + 1)
 
 
 def sample_(
@@ -321,9 +319,4 @@ def sample_(
             *rows, tables, slots, vocab_size, tiles, scanned, token_ids, logprob, adjusted_logprob,
             rank, CLASSES=classes, TILES=next_power_of_2(tiles), **OPTIONS,
         )  # fmt: skip
-        if row_offsets is None and draft_token_ids is None:
-            _commit_kernel[(num_rows,)](
-                state_indices, rows.indices_stride, rows.num_slots, slots, token_ids,
-                **OPTIONS | {"num_warps": 1},
-            )  # fmt: skip
     return token_ids, logprob, adjusted_logprob, rank
