@@ -7,7 +7,7 @@ import torch
 
 import rnr_kernels
 from rnr_kernels import backends, cli
-from rnr_kernels.backends import NATIVE, REFERENCE, Backend, native, triton
+from rnr_kernels.backends import NATIVE, REFERENCE, Backend, gpus, native
 
 Info = Callable[[], str]
 
@@ -91,11 +91,12 @@ def test_the_choice_of_the_environment_is_shown(
 def test_a_gpu_has_a_table_of_its_own(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    triton._refuses_gpu.cache_clear()
+    monkeypatch.setattr(native, "unavailable", lambda: "they are missing")
+    gpus.refusal.cache_clear()
     printed = " ".join(info().split())
-    triton._refuses_gpu.cache_clear()
+    gpus.refusal.cache_clear()
     assert "on cuda served by because" in printed
     assert (
-        "apply_rules_ reference native does not: it serves the CPU, not cuda; triton does not: it "
-        "serves GPUs of compute capability 8.0 or newer, not 7.5"
+        "apply_rules_ reference native does not: they are missing; triton does not: it serves GPUs "
+        "of compute capability 8.0 or newer, not 7.5"
     ) in printed

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from rnr_kernels import backends, reference
-from rnr_kernels.backends import REFERENCE, TRITON, triton
+from rnr_kernels.backends import REFERENCE, TRITON, gpus, triton
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
 def asked_anew() -> Iterator[None]:
-    caches = (triton.unavailable, triton._refuses_gpu, backends._serving)
+    caches = (triton.unavailable, gpus.refusal, backends._serving)
     for cached in (*caches, backends._warn_of_the_reference):
         cached.cache_clear()
     yield
@@ -53,7 +53,7 @@ def test_it_serves_gpus_before_the_reference(dtype: torch.dtype) -> None:
 def test_other_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
     assert refusal() == "it serves GPUs of compute capability 8.0 or newer, not 7.5"
-    triton._refuses_gpu.cache_clear()
+    gpus.refusal.cache_clear()
     monkeypatch.setattr(torch.version, "hip", "7.1")
     assert refusal() == "it serves NVIDIA GPUs, not AMD's"
     assert refusal(torch.device("meta")) == "it serves NVIDIA GPUs, not meta"

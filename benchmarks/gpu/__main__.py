@@ -34,6 +34,8 @@ from benchmarks.gpu.cases import Case, Selection, small
 from benchmarks.gpu.checks import Check, Outcome, run_all, run_one
 from benchmarks.gpu.measuring import Measuring
 from benchmarks.gpu.timing import FULL, QUICK, watch_for
+from benchmarks.selection import Figures
+from benchmarks.selection import measure as compare_backends
 
 BUDGET_S = 450.0
 BUILD_S = 240.0
@@ -41,6 +43,8 @@ WARMING_S = 60.0
 CORRECTNESS_S = 170.0
 """At the most, so that there is time to measure."""
 FLASHINFER_S = 30.0
+SELECTION_S = 15.0
+"""What comparing the backends takes, some 300 short calls."""
 
 
 @dataclass(eq=False)
@@ -56,6 +60,7 @@ class Session:
     header: dict[str, Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     measuring: Measuring | None = None
+    fastest: Figures = field(default_factory=dict)
 
     def note(self, words: str) -> None:
         print(f"[{self.budget.spent():5.0f} s] {words}", file=sys.stderr, flush=True)
@@ -70,6 +75,7 @@ class Session:
                 records,
                 correctness=[asdict(outcome) for outcome in self.outcomes],
                 failures=self.failures,
+                selection=self.fastest,
             )
 
     @property
@@ -127,6 +133,14 @@ class Session:
         self.measuring.run(self.selection.plan, self.budget, self._after_each)
         self.save()
 
+    def compare(self) -> None:
+        """The backends with each other, for the package's table of figures."""
+        if self.is_quick or self.budget.left() < SELECTION_S:
+            return
+        self.note("comparing the backends")
+        self.fastest = compare_backends(self.device)
+        self.save()
+
     def _after_each(self, case: Case) -> None:
         self.note(str(case))
         self.save()
@@ -155,6 +169,7 @@ def run(session: Session, *, builds: bool) -> int:
         session.look_around()
         session.check()
         missing = wheels.missing_peers(compiling, FLASHINFER_S)
+        session.compare()
         session.measure(missing)
     print(session.table(), flush=True)
     return 0 if session.is_right else 1

@@ -16,9 +16,10 @@ def refusals(
     op: str, device: torch.device, dtype: torch.dtype, vocab_size: int
 ) -> dict[str, str | None]:
     """By backend, in order of preference: why it does not serve, or None."""
+    call = (op, device, dtype, vocab_size)
     return {
-        backend.name: backends.refusal(backend, op, device, dtype, vocab_size)
-        for backend in backends.BACKENDS
+        backend.name: backends.refusal(backend, *call)
+        for backend in backends.in_order(backends.BACKENDS, *call)
     }
 
 

@@ -1,9 +1,11 @@
 """Which implementation serves an op: one table, asked by device, op, dtype and vocabulary size.
 
-`RNR_BACKEND=name` in the environment or `with backends.use(name)` picks one by name. The number of
-rows never decides, so a row's result does not depend on its batch.
+`RNR_BACKEND=name` in the environment or `with backends.use(name)` picks one by name. Else the one
+serves that was fastest on this device, by figures kept beside this file (see figures). The number
+of rows never decides, so a row's result does not depend on its batch.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 
 from rnr_kernels import reference
-from rnr_kernels.backends import native, triton
+from rnr_kernels.backends import figures, native, triton
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ NATIVE = Backend("native", native.functions(), native.refuses)
 TRITON = Backend("triton", triton.functions(), triton.refuses)
 
 BACKENDS: tuple[Backend, ...] = (NATIVE, TRITON, REFERENCE)
-"""In order of preference: the first that does not refuse serves."""
+"""In order of preference where nothing was measured (see `in_order`)."""
 
 _chosen: ContextVar[str | None] = ContextVar("rnr_backend", default=None)
 
@@ -91,6 +93,19 @@ def refusal(
     return backend.refuses(op, device, dtype, vocab_size)
 
 
+def in_order(
+    table: tuple[Backend, ...], op: str, device: torch.device, dtype: torch.dtype, vocab_size: int
+) -> list[Backend]:
+    """The first that does not refuse serves: what was measured, fastest first, then the others, the
+    reference last."""
+    seconds = figures.seconds(op, device, dtype, vocab_size)
+
+    def rank(backend: Backend) -> tuple[bool, float]:
+        return backend is REFERENCE, seconds.get(backend.name, math.inf)
+
+    return sorted(table, key=rank)
+
+
 @cache
 def _serving(
     table: tuple[Backend, ...],
@@ -108,7 +123,7 @@ def _serving(
             raise ValueError(f"backend {name!r} does not serve {op} here: {reason}")
         return backend.functions[op]
     missing = None
-    for backend in table:
+    for backend in in_order(table, *call):
         reason = refusal(backend, *call)
         if reason is None:
             if backend is REFERENCE and missing is not None:

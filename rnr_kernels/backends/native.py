@@ -18,10 +18,9 @@ BEST = 0
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-REBUILD = (
-    "install rnr_kernels anew with "
-    "pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir"
-)
+_PIP = "pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir rnr_kernels"
+
+REBUILD = f"install rnr_kernels anew with {_PIP.removesuffix(' rnr_kernels')}"
 
 ON_GPUS = frozenset(
     (
@@ -94,8 +93,8 @@ def refuses(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) 
 def _refuses_on_gpu(op: str, device: torch.device, vocab_size: int) -> str | None:
     if op not in ON_GPUS:
         return f"it has {op} for CPUs alone"
-    if not torch.ops.rnr_C.gpu_targets():
-        return f"its library was built without CUDA; with nvcc installed, RNR_CUDA=1 {REBUILD}"
+    if not gpu_targets():
+        return f"its library was built without CUDA; with nvcc installed, RNR_CUDA=1 {_PIP}"
     if vocab_size > MAX_GPU_VOCAB_SIZE:
         return f"on a GPU it serves vocabularies up to {MAX_GPU_VOCAB_SIZE:,} tokens"
     return gpus.refusal(device.index)
@@ -107,6 +106,14 @@ def instruction_sets() -> list[str]:
         return []
     names: str = torch.ops.rnr_C.instruction_sets()
     return names.split(",")
+
+
+def gpu_targets() -> list[str]:
+    """Those that the library holds kernels for."""
+    if unavailable() is not None:
+        return []
+    names: str = torch.ops.rnr_C.gpu_targets()
+    return names.split(",") if names else []
 
 
 def _program(tables: Tables) -> Tensor:

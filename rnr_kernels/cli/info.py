@@ -62,8 +62,10 @@ def _server(op: str, device: torch.device) -> tuple[str, str]:
     """The backend that serves an op, and why none before it does."""
     chosen = backends.default_name()
     refusals: list[str] = []
-    for backend in backends.BACKENDS if chosen is None else [backends.named(chosen)]:
-        reason = backends.refusal(backend, op, device, torch.float32, VOCAB_SIZE)
+    call = (op, device, torch.float32, VOCAB_SIZE)
+    ordered = backends.in_order(backends.BACKENDS, *call)
+    for backend in ordered if chosen is None else [backends.named(chosen)]:
+        reason = backends.refusal(backend, *call)
         if reason is None:
             first = "RNR_BACKEND chooses it" if chosen else "it is the first that can"
             return backend.name, "; ".join(refusals) or first

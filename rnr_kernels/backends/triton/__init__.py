@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnr_kernels.backends import gpus
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 MODULES = {
@@ -26,9 +28,6 @@ MODULES = {
     "linear_shift_stats": "linear",
 }
 """Where the op of each name stands."""
-
-FIRST_CAPABILITY = (8, 0)
-"""The oldest GPUs that kernels are compiled and checked for."""
 
 FIRST_VERSION = (3, 6)
 """Of Triton."""
@@ -47,20 +46,6 @@ def unavailable() -> str | None:
     return None
 
 
-@cache
-def _refuses_gpu(index: int | None) -> str | None:
-    if torch.version.hip is not None:
-        return "it serves NVIDIA GPUs, not AMD's"
-    try:
-        capability = torch.cuda.get_device_capability(index)
-    except (AssertionError, RuntimeError) as error:  # no CUDA in this torch, no driver, no such GPU
-        return f"torch does not reach the GPU: {error}"
-    if capability < FIRST_CAPABILITY:
-        found, wanted = (".".join(map(str, c)) for c in (capability, FIRST_CAPABILITY))
-        return f"it serves GPUs of compute capability {wanted} or newer, not {found}"
-    return None
-
-
 def is_interpreted() -> bool:
     """Whether TRITON_INTERPRET is set."""
     import triton
@@ -73,7 +58,7 @@ def refuses(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) 
     if op != "update_state_" and dtype not in DTYPES:
         return f"it serves float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
     if device.type == "cuda":
-        return unavailable() or _refuses_gpu(device.index)
+        return unavailable() or gpus.refusal(device.index)
     if device.type != "cpu":
         return f"it serves NVIDIA GPUs, not {device.type}"
     if unavailable() or not is_interpreted():
