@@ -48,6 +48,7 @@ struct Block {
   Barrier barrier;
   std::vector<unsigned char> memory;
   unsigned char* shared = nullptr;
+  bool has_begun = false;
   bool any[2] = {false, false};
   Warp warps[kWarps];
 };
@@ -89,7 +90,13 @@ void sync(Barrier* barrier) {
   wait(barrier, phase);
 }
 
+[[noreturn]] void give_up(const char* what) {
+  fprintf(stderr, "emulated kernel: %s\n", what);
+  abort();
+}
+
 void begin() {
+  block().has_begun = true;
   (*cluster->kernel)();
   running->is_done = true;
   Block& mine = block();
@@ -118,6 +125,23 @@ void resume(Coroutine* thread) {
   setcontext(&thread->entry);
 }
 
+// Lets a block's threads take turns as long as they can without other blocks: what needs those must
+// wait for them. How many turns that took.
+int64_t run_block(int rank, bool backwards) {
+  Coroutine* threads = &cluster->threads[rank * kThreads];
+  int64_t turns = 0;
+  for (int64_t before = -1; turns != before;) {
+    before = turns;
+    for (int i = 0; i < kThreads; ++i) {
+      Coroutine* thread = &threads[backwards ? kThreads - 1 - i : i];
+      if (!is_ready(*thread)) continue;
+      ++turns;
+      resume(thread);
+    }
+  }
+  return turns;
+}
+
 void run_cluster(int64_t first_block, bool backwards) {
   const int count = static_cast<int>(cluster->threads.size());
   for (int i = 0; i < count; ++i) {
@@ -135,22 +159,16 @@ void run_cluster(int64_t first_block, bool backwards) {
   cluster->barrier = {count, 0, 0};
   for (Block& each : cluster->blocks) {
     each.barrier = {kThreads, 0, 0};
+    each.has_begun = false;
     std::fill(each.memory.begin(), each.memory.end(), 0xa5);
     for (Warp& warp : each.warps) warp.barrier = {kWarpSize, 0, 0};
   }
-  for (int done = 0; done < count;) {
-    bool any = false;
-    for (int i = 0; i < count; ++i) {
-      Coroutine* thread = &cluster->threads[backwards ? count - 1 - i : i];
-      if (!is_ready(*thread)) continue;
-      any = true;
-      resume(thread);
-      done += thread->is_done;
-    }
-    if (!any) {
-      fprintf(stderr, "the emulated kernel waits for ever\n");
-      abort();
-    }
+  const int blocks = static_cast<int>(cluster->blocks.size());
+  int64_t turns = 1;
+  while (cluster->barrier.members > 0) {
+    if (turns == 0) give_up("it waits for ever");
+    turns = 0;
+    for (int b = 0; b < blocks; ++b) turns += run_block(backwards ? blocks - 1 - b : b, backwards);
   }
 }
 
@@ -190,10 +208,12 @@ void* remote(void* address, int rank) {
   const int64_t offset = static_cast<unsigned char*>(address) - running->shared;
   const Block& mine = block();
   if (offset < 0 || offset >= static_cast<int64_t>(mine.memory.size())) {
-    fprintf(stderr, "not an address in shared memory\n");
-    abort();
+    give_up("an address that is not in shared memory");
   }
-  return cluster->blocks[rank].shared + offset;
+  Block& other = cluster->blocks[rank];
+  if (!other.has_begun) give_up("shared memory of a block that has not begun");
+  if (other.barrier.members == 0) give_up("shared memory of a block that has returned");
+  return other.shared + offset;
 }
 
 void run(const std::function<void()>& kernel, int64_t blocks, int size, int64_t shared) {

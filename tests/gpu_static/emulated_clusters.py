@@ -1,10 +1,11 @@
 """The GPU's C++ kernels on an emulated GPU: results that no launch may change, and filters."""
 
+import subprocess
 from itertools import pairwise
 
 import pytest
 import torch
-from emulated import CLUSTERS, functions
+from emulated import CLUSTERS, LIBRARY, functions
 from native_batches import DTYPES, Recipe, run
 
 from rnr_kernels import Sampling
@@ -24,6 +25,11 @@ def test_blocks_that_share_a_row_change_no_bit(dtype: torch.dtype, drafts: bool)
     for one, other in pairwise(results):
         for name, value in one.items():
             assert_same_bits(other[name], value, name)
+
+
+def test_sums_of_weights_are_those_of_the_definition() -> None:
+    run = subprocess.run(LIBRARY.with_name("weights"), capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
 
 
 VOCAB_SIZE = 5 * TILE + 100
