@@ -15,6 +15,7 @@ struct ApplyShared {
   uint32_t used[kBlockWords];  // where draft tokens join the slot's
   float bias[kTile];           // last: there only where slots have biases
 };
+static_assert(sizeof(ApplyShared) <= kMaxShared, "two blocks must fit a multiprocessor");
 
 template <typename T>
 class RowRewriter {

@@ -12,7 +12,8 @@ namespace rnr::cuda {
 constexpr int kThreads = 256;
 constexpr int kWarpSize = 32;
 constexpr int kWarps = kThreads / kWarpSize;
-constexpr int kMaxCluster = 8;  // every GPU with clusters runs them up to this size
+constexpr int kMaxShared = 100 * 1024;  // bytes of shared memory a block
+constexpr int kMaxCluster = 8;          // every GPU with clusters runs them up to this size
 
 // Sixteen bytes, loaded and stored at once.
 struct alignas(16) Words {

@@ -20,6 +20,7 @@ struct LogSoftmaxShared {
   Words kept[kKeptTiles][kColumns / 4][kThreads];
   float bias[kTile];  // last: there only where slots have biases
 };
+static_assert(sizeof(LogSoftmaxShared) <= kMaxShared, "two blocks must fit a multiprocessor");
 
 // The logarithm of a sum: top + rest.
 struct LogSum {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../sampling.h"
+#include "kernels.h"
 #include "tables.h"
 #include "weights.h"
 
@@ -63,6 +64,9 @@ class ScanTables {
   int64_t entries_;
 };
 
+static_assert(sizeof(SampleShared) + kMaxVocabSize / kTile * kWarps * 20 + kTile * sizeof(float) <=
+                  kMaxShared,
+              "two blocks must fit a multiprocessor");
 static_assert(sizeof(SampleShared) % sizeof(Words) == 0, "tables must be aligned");
 
 // What is left of a row's tokens: x >= threshold and x - top >= min_p_threshold.

@@ -36,6 +36,7 @@ struct ShiftShared {
   WarpPair warps[kMaxCluster * kWarps];  // in the first block
   LargestShared largest[2];              // last: there only where largest tokens are asked for
 };
+static_assert(sizeof(ShiftShared) <= kMaxShared, "two blocks must fit a multiprocessor");
 
 // One thread's part of a row under both models.
 struct ThreadPair {

@@ -9,6 +9,7 @@ struct TokenShared {
   WarpStats warps[kMaxCluster * kWarps];  // in the first block
   LargestShared largest;                  // last: there only where largest tokens are asked for
 };
+static_assert(sizeof(TokenShared) <= kMaxShared, "two blocks must fit a multiprocessor");
 
 template <typename T>
 RNR_KERNEL token_stats_kernel(RNR_PARAMS(TokenStatsParams) params) {
