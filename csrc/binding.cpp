@@ -138,6 +138,15 @@ std::string instruction_sets() {
 // Names of the GPUs that kernels were compiled for, with commas between; empty without CUDA.
 std::string gpu_targets() { return RNR_TEXT_OF(RNR_GPU_TARGETS); }
 
+// Why the kernels for GPUs cannot run on one; empty if they can.
+std::string gpu_problem([[maybe_unused]] int64_t index) {
+#if defined(RNR_CUDA)
+  return cuda::problem_of(static_cast<int>(index));
+#else
+  return "";
+#endif
+}
+
 // What rnr.h and rnr_kernels/layout.py both state, in the order of layout.SHARED_CONSTANTS.
 std::vector<int64_t> constants() {
   return {kTile, kFlagBlock, kBits, kMaxClasses, kErrorSlot, kErrorProgram, kErrorToken, kMaxTopK};
@@ -167,6 +176,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(RNR_LIBRARY, m) {
       "Tensor? counts, Tensor? state_indices) -> ()");
   m.def("instruction_sets() -> str");
   m.def("gpu_targets() -> str");
+  m.def("gpu_problem(int index) -> str");
   m.def("constants() -> int[]");
 }
 
@@ -185,6 +195,7 @@ RNR_IMPLEMENT(implement)
 STABLE_TORCH_LIBRARY_IMPL(RNR_LIBRARY, CompositeExplicitAutograd, m) {
   m.impl("instruction_sets", TORCH_BOX(&instruction_sets));
   m.impl("gpu_targets", TORCH_BOX(&gpu_targets));
+  m.impl("gpu_problem", TORCH_BOX(&gpu_problem));
   m.impl("constants", TORCH_BOX(&constants));
 }
 

@@ -4,6 +4,8 @@
 // the best that this processor runs; on a GPU the blocks that share a row, 0 being for it to say.
 #pragma once
 
+#include <torch/csrc/stable/accelerator.h>
+
 #include "binding.h"
 #include "cpu/kernels.h"
 #include "cuda/kernels.h"
@@ -84,7 +86,10 @@ class Cpu : public Arguments {
 class Gpu : public Arguments {
  public:
   Gpu(const Tensor& like, int64_t variant)
-      : Arguments(Place(like)), cluster_(static_cast<int>(variant)), device_(place().index) {
+      : Arguments(Place(like)),
+        guard_(place().index),
+        device_(cuda::use_device(place().index)),
+        cluster_(static_cast<int>(variant)) {
     RNR_CHECK(variant == 0 || variant == 1 || variant == 2 || variant == 4 || variant == 8,
               "variant must be 0, 1, 2, 4 or 8, got ", variant);
   }
@@ -117,8 +122,17 @@ class Gpu : public Arguments {
     return logits.num_rows > 0;
   }
 
+  // The current device until the call returns.
+#if defined(RNR_EMULATED)
+  struct DeviceGuard {
+    explicit DeviceGuard(int) {}
+  };
+  DeviceGuard guard_;
+#else
+  torch::stable::accelerator::DeviceGuard guard_;
+#endif
+  cuda::Device device_;
   int cluster_;
-  cuda::DeviceGuard device_;
 };
 
 #endif

@@ -110,6 +110,7 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "unavailable", lambda: None)
     monkeypatch.setattr(native, "gpu_targets", lambda: ["sm_80", "sm_90a", "compute_90"])
     monkeypatch.setattr(gpus, "refusal", lambda index: None)
+    monkeypatch.setattr(native, "gpu_problem", lambda index: None)
 
 
 @pytest.mark.usefixtures("with_cuda")
@@ -119,6 +120,13 @@ def test_native_serves_gpus_what_it_has_kernels_for() -> None:
     reason = "on a GPU it serves vocabularies up to 1,048,576 tokens"
     assert refusal(vocab_size=2**20) is None
     assert refusal(vocab_size=2**20 + 1) == reason
+
+
+@pytest.mark.usefixtures("with_cuda")
+def test_a_driver_that_is_too_old_leaves_gpus_to_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "its kernels were built with CUDA 13, and the driver serves up to CUDA 12"
+    monkeypatch.setattr(native, "gpu_problem", lambda index: reason)
+    assert refusal() == reason
 
 
 @pytest.mark.usefixtures("with_cuda")

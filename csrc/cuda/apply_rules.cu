@@ -102,7 +102,9 @@ class RowRewriter {
     const ProgramTables& tables = rows_.program;
     const int32_t* offsets = offsets_of_classes();
     const int32_t* tokens = tables.class_tokens + row_.map * tables.tokens_stride;
-    for (int i = thread_index(); i < offsets[tables.num_classes]; i += kThreads) {
+    const int64_t listed = offsets[tables.num_classes];
+    const int64_t end = listed < tables.tokens_stride ? listed : tables.tokens_stride;
+    for (int64_t i = thread_index(); i < end; i += kThreads) {
       const int v = tokens[i];
       if (is_free(v) && find_bias(v) < 0 && shared_->row.scores[rules_.codes[v]] != 0.0f) {
         rewrite(v, false);

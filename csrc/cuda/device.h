@@ -63,6 +63,8 @@ RNR_DEVICE int cluster_rank() {
 // Every thread of the cluster arrives, then waits for all; what was written before is seen after.
 RNR_DEVICE void arrive_cluster() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
 RNR_DEVICE void wait_cluster() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+// Arrives too, but hands nothing over: a block says that it is there.
+RNR_DEVICE void announce_block() { asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory"); }
 // The same variable in the shared memory of another block of the cluster.
 template <typename T>
 RNR_DEVICE T* remote(T* variable, int rank) {
@@ -76,6 +78,7 @@ RNR_DEVICE T* remote(T* variable, int rank) {
 RNR_DEVICE int cluster_size() { return 1; }
 RNR_DEVICE int cluster_rank() { return 0; }
 RNR_DEVICE void arrive_cluster() {}
+RNR_DEVICE void announce_block() {}
 RNR_DEVICE void wait_cluster() { __syncthreads(); }
 template <typename T>
 RNR_DEVICE T* remote(T* variable, int) {
@@ -108,14 +111,8 @@ RNR_DEVICE void atomic_or(int32_t* address, int32_t bits) { atomicOr(address, bi
 RNR_DEVICE void atomic_or(uint32_t* address, uint32_t bits) { atomicOr(address, bits); }
 RNR_DEVICE void atomic_min(int32_t* address, int32_t value) { atomicMin(address, value); }
 RNR_DEVICE void atomic_min(uint32_t* address, uint32_t value) { atomicMin(address, value); }
-RNR_DEVICE void atomic_max(uint64_t* address, uint64_t value) {
-  atomicMax(reinterpret_cast<unsigned long long*>(address), value);
-}
 RNR_DEVICE uint32_t atomic_add(uint32_t* address, uint32_t value) {
   return atomicAdd(address, value);
-}
-RNR_DEVICE void atomic_add(uint64_t* address, uint64_t value) {
-  atomicAdd(reinterpret_cast<unsigned long long*>(address), value);
 }
 
 // For data that is not read again soon.

@@ -1,6 +1,8 @@
 // The GPU's kernels: each launches once, on the stream it is given.
 #pragma once
 
+#include <string>
+
 #include "../rnr.h"
 
 namespace rnr::cuda {
@@ -13,20 +15,12 @@ struct Device {
   void* stream = nullptr;  // torch's current one
 };
 
-// Makes a device the current one, as launches need.
-class DeviceGuard {
- public:
-  explicit DeviceGuard(int index);
-  ~DeviceGuard();
-  DeviceGuard(const DeviceGuard&) = delete;
-  DeviceGuard& operator=(const DeviceGuard&) = delete;
-
-  operator const Device&() const { return device_; }
-
- private:
-  Device device_;
-  int before_ = 0;
-};
+// A device, which becomes the current one of the library's own CUDA runtime.
+Device use_device(int index);
+// Why kernels of this library cannot run on a device; empty if they can.
+std::string problem_of(int index);
+// The error of loading a kernel on the current device, or null.
+const char* loading_error();
 
 // Tables of a row's tiles lie in shared memory.
 constexpr int64_t kMaxVocabSize = int64_t{1} << 20;

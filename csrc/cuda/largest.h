@@ -22,7 +22,7 @@ constexpr Entry kNoEntry = {-INFINITY, INT32_MAX};
 struct LargestShared {
   float tops[kThreads];
   uint32_t count;
-  uint64_t best;
+  uint64_t best[kWarps];
   Entry candidates[kMaxLargest];
   Entry lists[kMaxCluster][kMaxTopK];  // in the first block
 };
@@ -77,8 +77,7 @@ RNR_DEVICE void push_largest(int top_k, int vocab_size, float thread_top, Larges
   // Too many ties: one pass for each place.
   uint64_t last = ~uint64_t{0};
   for (int place = 0; place < top_k; ++place) {
-    if (thread_index() == 0) shared->best = 0;  // no key of a token
-    sync_block();
+    uint64_t best = 0;  // no key of a token
     for_each_tile([&](int first, const float (&x)[kColumns]) {
 #pragma unroll
       for (int i = 0; i < kColumns; ++i) {
@@ -86,17 +85,24 @@ RNR_DEVICE void push_largest(int top_k, int vocab_size, float thread_top, Larges
         // Zeros have one key, and of equal logits the first column the larger.
         const uint64_t key =
             uint64_t{key_of(x[i] + 0.0f)} << 32 | static_cast<uint32_t>(INT32_MAX - column);
-        if (column < vocab_size && key < last) atomic_max(&shared->best, key);
+        if (column < vocab_size && key < last && key > best) best = key;
       }
     });
+#pragma unroll
+    for (int mask = kWarpSize / 2; mask > 0; mask /= 2) {
+      const uint64_t other = shuffle_xor(best, mask);
+      best = other > best ? other : best;
+    }
+    if (lane_index() == 0) shared->best[warp_index()] = best;
     sync_block();
-    last = shared->best;
-    if (last != 0 && thread_index() == 0) {
+    for (int w = 0; w < kWarps; ++w) best = shared->best[w] > best ? shared->best[w] : best;
+    sync_block();
+    if (best == 0) return;
+    last = best;
+    if (thread_index() == 0) {
       list[place] = {value_of(static_cast<uint32_t>(last >> 32)),
                      INT32_MAX - static_cast<int32_t>(last & 0xffffffffu)};
     }
-    sync_block();
-    if (last == 0) return;
   }
 }
 

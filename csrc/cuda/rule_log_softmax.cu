@@ -187,7 +187,13 @@ class RowNormaliser {
 #pragma unroll
         for (int j = 0; j < 4; ++j) words.at[j] = bits_of((x[i + j] - sum.top) - log_sum);
         if (aligned && column + 4 <= vocab_size_) {
-          store_streaming(reinterpret_cast<Words*>(out + column), words);
+          Words* target = reinterpret_cast<Words*>(out + column);
+          // Half a sector is better left for its other half to come.
+          if constexpr (L::kVector == 4) {
+            store_streaming(target, words);
+          } else {
+            *target = words;
+          }
         } else {
 #pragma unroll
           for (int j = 0; j < 4; ++j) {
@@ -232,7 +238,7 @@ RNR_KERNEL rule_log_softmax_kernel(RNR_PARAMS(LogSoftmaxParams) params) {
   row = find_row(rows, r, &error_bits);
   report(rows, r, row, error_bits);
   if (!row.is_live) return normaliser.write_nothing();
-  arrive_cluster();
+  announce_block();
   load_rules(rows, r, row, &shared->row);
   wait_cluster();  // all blocks are there to write to
   normaliser.run(raw);

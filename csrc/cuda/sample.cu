@@ -22,15 +22,11 @@ class RowSampler {
     if (!found_.is_valid) return write_nothing();
     kept_.top = found_.top;
     if (!sampling_.is_greedy && sampling_.filters) filter();
-    int tile;
-    int64_t rest = 0;
-    if (sampling_.is_greedy) {
-      tile = first_tile_at_top();
-    } else {
-      tile = choose_tile(&rest);
-    }
+    if (warp_index() == 0) choose_tile();
+    sync_block();
+    const int tile = shared_->choice.tile;
     const bool is_owner = tile % cluster_size() == cluster_rank();
-    if (is_owner) walk(tile, rest);
+    if (is_owner) walk(tile, shared_->choice.rest);
     const int num_greater = params_.rank != nullptr ? count_greater(is_owner) : 0;
     sync_cluster();  // nobody reads the state or other blocks' memory any more
     if (is_owner && warp_index() == 0) write(num_greater);
@@ -48,7 +44,7 @@ class RowSampler {
 #pragma unroll
       for (int i = 0; i < kColumns; ++i) top = max_with_nan(top, x[i]);
       top = ballot(!(top < INFINITY)) != 0 ? NAN : warp_max(top);
-      const int entry = kWarps * tile + warp_index();
+      const int entry = row_.entry_of(tile);
       if (lane_index() == 0) row_.tables.tops()[entry] = top;
       if (!weighs && !kSums) continue;
       sync_block();
@@ -88,7 +84,7 @@ class RowSampler {
     kept_.min_p_threshold = sampling_.min_p_threshold;
     for (int tile = cluster_rank(); tile < row_.tiles; tile += cluster_size()) {
       const float tile_top = row_.top_of(tile);
-      const int entry = kWarps * tile + warp_index();
+      const int entry = row_.entry_of(tile);
       int64_t weight = 0;
       float final = 0.0f;
       if (kept_.holds(tile_top)) {
@@ -116,6 +112,21 @@ class RowSampler {
     sync_cluster();
   }
 
+  // Where the first largest token is, or where the cumulative weight exceeds the uniform's share of
+  // the total; by one warp.
+  RNR_DEVICE void choose_tile() {
+    int tile;
+    int64_t rest = 0;
+    if (sampling_.is_greedy) {
+      tile = first_tile_at_top();
+    } else {
+      tile = draw_tile(&rest);
+    }
+    if (lane_index() != 0) return;
+    shared_->choice.tile = tile;
+    shared_->choice.rest = rest;
+  }
+
   RNR_DEVICE int first_tile_at_top() const {
     for (int first = 0;; first += kWarpSize) {
       const int tile = first + lane_index();
@@ -124,9 +135,8 @@ class RowSampler {
     }
   }
 
-  // The tile where the cumulative weight exceeds the uniform's share of the total, and the share
-  // less what lies in the tiles before.
-  RNR_DEVICE int choose_tile(int64_t* rest) const {
+  // `rest`: the share less what lies in the tiles before.
+  RNR_DEVICE int draw_tile(int64_t* rest) const {
     int64_t total = 0;
     for (int first = 0; first < row_.tiles; first += kWarpSize) {
       total += warp_total(row_.mass_of(first + lane_index(), found_.ceiling));
@@ -167,7 +177,10 @@ class RowSampler {
     // Without one, for weights that hold no numbers, it is the last.
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) {
-      if (tile * kTile + L::column(i) == last) choice = {last, x[i]};
+      if (tile * kTile + L::column(i) == last) {
+        choice.column = last;
+        choice.value = x[i];
+      }
     }
     sync_block();
     if (sampling_.is_greedy) {
@@ -213,7 +226,6 @@ class RowSampler {
   // Tokens above the chosen one.
   RNR_DEVICE int count_greater(bool is_owner) {
     if (thread_index() == 0) shared_->num_greater = 0;
-    sync_cluster();
     if (is_owner && warp_index() == 0) push(&shared_->value, shared_->choice.value);
     sync_cluster();
     const float value = shared_->value;
@@ -270,7 +282,7 @@ class RowSampler {
       const float top = row_.top_of(tile);
       if (top == -INFINITY) continue;
       double of_tile = 0.0;
-      for (int w = 0; w < kWarps; ++w) of_tile += sums[kWarps * tile + w];
+      for (int w = 0; w < kWarps; ++w) of_tile += sums[w * row_.tiles + tile];
       total += of_tile * fast_exp2((top - found_.top) * scale);
     }
     return log(warp_total(total));
@@ -304,7 +316,7 @@ RNR_KERNEL sample_kernel(RNR_PARAMS(SampleParams) params) {
     if (cluster_rank() == 0 && thread_index() == 0) write_padding(params, r);
     return;
   }
-  arrive_cluster();
+  announce_block();
   if (thread_index() == 0) {
     shared->sampling = SlotSampling(rows.state, row.row.slot, row.vocab_size);
     shared->num_candidates = 0;

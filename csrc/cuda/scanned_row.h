@@ -9,9 +9,16 @@
 namespace rnr::cuda {
 
 constexpr int kMaxCandidates = 1024;
+// Of a histogram; counts and masses stand in parts of kPartBits, whose sums over a vocabulary fit
+// 32 bits: atomic additions of 64 bits in shared memory are loops.
 constexpr int kBins = 256;
+constexpr int kPartBits = 11, kParts = 4;
+static_assert(kMaxVocabSize << kPartBits <= int64_t{1} << 31 &&
+              kPartBits * kParts > kFixedPointBits);
 
 struct Choice {
+  int32_t tile;
+  int64_t rest;  // of the weight up to the token, less what lies in the tiles before
   int32_t column;
   float value;
 };
@@ -27,12 +34,12 @@ struct alignas(16) SampleShared {
   uint32_t num_candidates, needs_passes, digit;
   float threshold;
   uint64_t above;
-  uint64_t histogram[2][kBins];
+  uint32_t histogram[2][kParts][kBins];
   float candidates[kMaxCandidates];
   int64_t candidate_weights[kMaxCandidates];
 };
 
-// What tables hold for each tile and warp, tile by tile; behind SampleShared. By addresses worked
+// What tables hold for each warp and tile, warp by warp; behind SampleShared. By addresses worked
 // out from its own, so that a compiler sees that they are in shared memory.
 class ScanTables {
  public:
@@ -111,6 +118,9 @@ struct ScannedRow {
     return raw;
   }
 
+  // This warp's place in the tables.
+  RNR_DEVICE int entry_of(int tile) const { return warp_index() * tiles + tile; }
+
   // Called by all threads of the block.
   RNR_DEVICE void adjust(int tile, const RawTile<T>& raw, float (&x)[kColumns]) const {
     const TileRules here = tile_rules(rows, r, row, tile, &shared->row, tables.bias());
@@ -121,7 +131,7 @@ struct ScannedRow {
   RNR_DEVICE float top_of(int tile) const {
     float top = -INFINITY;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, tables.tops()[kWarps * tile + w]);
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, tables.tops()[w * tiles + tile]);
     return top;
   }
 
@@ -143,7 +153,7 @@ struct ScannedRow {
   RNR_DEVICE int64_t mass_of(int tile, float row_ceiling) const {
     if (tile >= tiles) return 0;
     int64_t mass = 0;
-    for (int w = 0; w < kWarps; ++w) mass += tables.sums()[kWarps * tile + w];
+    for (int w = 0; w < kWarps; ++w) mass += tables.sums()[w * tiles + tile];
     return mass >> tile_shift(row_ceiling, ceiling_of(top_of(tile)));
   }
 

@@ -153,7 +153,7 @@ RNR_KERNEL shift_stats_kernel(RNR_PARAMS(ShiftStatsParams) params) {
   ShiftShared* shared = reinterpret_cast<ShiftShared*>(shared_memory());
   const RowReader<T> row_p(params.logits, r);
   const RowReader<U> row_q(params.base_logits, r);
-  arrive_cluster();
+  announce_block();
   const int64_t token = params.token_ids[r];
   const float target_p = row_p.at(token), target_q = row_q.at(token);
   ThreadPair thread;

@@ -18,15 +18,15 @@ RNR_DEVICE void push(T* entry, T value) {
   }
 }
 
-// Copies this block's entries of a table with one for each tile and warp to the other blocks;
+// Copies this block's entries of a table with one for each warp and tile to the other blocks;
 // called by all threads of the block.
 template <typename T>
 RNR_DEVICE void push_tiles(T* table, int tiles) {
   const int size = cluster_size(), rank = cluster_rank();
-  const int own = (tiles - rank + size - 1) / size * kWarps;
-  for (int i = thread_index(); i < own * (size - 1); i += kThreads) {
-    const int entry = (i / kWarps % (own / kWarps) * size + rank) * kWarps + i % kWarps;
-    const int other = i / own;
+  const int own = (tiles - rank + size - 1) / size;
+  for (int i = thread_index(); i < own * kWarps * (size - 1); i += kThreads) {
+    const int entry = i / own % kWarps * tiles + i % own * size + rank;
+    const int other = i / (own * kWarps);
     *remote(&table[entry], other < rank ? other : other + 1) = table[entry];
   }
 }

@@ -50,6 +50,8 @@ class ThresholdSearch {
  private:
   // Without top_k: about as many as a sharp distribution has likely tokens.
   static constexpr int kFirstCandidates = 64;
+  // Passes: one by steps, marked by the shift kWidth, then kDigitBits of a key at a time.
+  static constexpr int kWidth = 32, kDigitBits = 8;
 
   // The n-th largest of the warps' maxima: n tokens at least are not below it.
   RNR_DEVICE float bound(int n, int entries) const {
@@ -161,73 +163,146 @@ class ThresholdSearch {
     return result;
   }
 
-  // The same over the whole row, for tokens from `least` up, by the bits of their keys.
+  // The same over the whole row, for tokens from `least` up: by their distance from the top in
+  // kBins steps, then by the bits of the keys in the step that the threshold is in.
   template <bool kWeighs>
   RNR_DEVICE float in_passes(float least) {
-    constexpr int kDigitBits = 8;
-    const uint32_t least_key = key_of(least + 0.0f);
+    const float from = kWeighs ? fmaxf(least, found_.top - reach()) : least;
+    const Steps steps(found_.top, kWeighs ? reach() : spread());
     uint32_t prefix = 0, decided = 0;
     uint64_t above = 0, limit = kWeighs ? 0 : static_cast<uint64_t>(sampling_.top_k);
-    shared_->histogram[0][thread_index()] = 0;
+    int step = -1, parity = 0;
+    clear(parity);
     sync_block();
-    for (int pass = 0; pass < 4; ++pass) {
-      const int shift = 24 - kDigitBits * pass;
-      uint64_t* histogram = shared_->histogram[pass % 2];
-      for_each_tile(least, [&](int tile, const float (&x)[kColumns]) {
+    for (int shift = kWidth; shift >= 0; shift -= kDigitBits, parity ^= 1) {
+      const bool is_first = step < 0;
+      uint32_t (*histogram)[kBins] = shared_->histogram[parity];
+      for_each_tile(from, [&](int tile, const float (&x)[kColumns]) {
         const float tile_top = row_.top_of(tile);
         const WeightScale weights = row_.weights(tile_top);
         const int down = tile_shift(found_.ceiling, row_.ceiling_of(tile_top));
 #pragma unroll
         for (int i = 0; i < kColumns; ++i) {
-          const uint32_t key = key_of(x[i] + 0.0f);  // zeros have one key
-          if (key < least_key || (key & decided) != prefix) continue;
-          const int64_t counted = kWeighs ? weights.of(x[i]) >> down : 1;
-          atomic_add(&histogram[key >> shift & (kBins - 1)], static_cast<uint64_t>(counted));
+          const float value = x[i] + 0.0f;  // zeros have one key
+          const uint32_t key = key_of(value);
+          const bool is_here = is_first ? true : steps.of(value) == step;
+          const bool counts = value >= from && is_here && (key & decided) == prefix;
+          // The first bin is that of the largest values.
+          const uint32_t bin =
+              is_first ? steps.of(value) : kBins - 1 - (key >> shift & (kBins - 1));
+          add<kWeighs>(histogram, counts, bin, kWeighs ? weights.of(value) >> down : 1);
         }
       });
       sync_cluster();
-      const int bin = thread_index();
-      uint64_t mine = 0;
-      for (int rank = 0; rank < cluster_size(); ++rank) mine += *remote(&histogram[bin], rank);
-      // Other blocks are done with the other one.
-      shared_->histogram[(pass + 1) % 2][bin] = 0;
-      const uint64_t from_here = suffix_sum(mine);
-      if (kWeighs && pass == 0) {
-        if (bin == 0) shared_->above = from_here;
+      const uint64_t mine = total_of<kWeighs>(histogram);
+      clear(parity ^ 1);  // other blocks are done with that one
+      const uint64_t up_to = prefix_sum(mine);
+      if (kWeighs && is_first) {
+        if (thread_index() == kBins - 1) shared_->above = up_to;
         sync_block();
         limit = static_cast<uint64_t>(limit_of(static_cast<int64_t>(shared_->above)));
-        sync_block();
       }
-      if (bin == 0) shared_->digit = kBins;
+      if (thread_index() == 0) shared_->digit = kBins;
       sync_block();
-      if (above + from_here >= limit && above + from_here - mine < limit) {
-        shared_->digit = static_cast<uint32_t>(bin);
-        shared_->above = above + from_here - mine;
+      if (above + up_to >= limit && above + up_to - mine < limit) {
+        shared_->digit = static_cast<uint32_t>(thread_index());
+        shared_->above = above + up_to - mine;
       }
       sync_block();
-      if (shared_->digit == kBins) break;  // all of them count less: all are kept
-      prefix |= shared_->digit << shift;
-      decided |= (kBins - 1u) << shift;
+      const uint32_t digit = shared_->digit;
+      if (digit == kBins) break;  // all of them count less: all are kept
       above = shared_->above;
+      if (is_first) {
+        step = static_cast<int>(digit);
+      } else {
+        prefix |= (kBins - 1 - digit) << shift;
+        decided |= (kBins - 1u) << shift;
+      }
       sync_block();
     }
-    const bool found = decided == 0xffffffffu;
-    sync_cluster();  // the next search begins with the first histogram
-    return found ? value_of(prefix) : least;
+    sync_cluster();  // the next search clears a histogram that others may read
+    return decided == 0xffffffffu ? value_of(prefix) : least;
   }
 
-  // Of one value a thread: the sum of those from this thread on.
-  RNR_DEVICE uint64_t suffix_sum(uint64_t value) {
+  // Equal steps down from the top; what lies below the last is in the last.
+  struct Steps {
+    float top, scale;
+
+    RNR_DEVICE Steps(float top, float span) : top(top), scale(kBins / fmaxf(span, FLT_MIN)) {}
+    RNR_DEVICE int of(float x) const {
+      const float steps = (top - x) * scale;
+      return steps < kBins - 1 ? static_cast<int>(steps) : kBins - 1;
+    }
+  };
+
+  // How far below the top tokens weigh anything.
+  RNR_DEVICE float reach() const {
+    // Far from the clamp, behind which tokens weigh the same.
+    const bool is_far = fabsf(found_.ceiling) < kExponentClamp / 2;
+    return is_far ? (kFixedPointBits + 2) / sampling_.scale : FLT_MAX;
+  }
+
+  // A few times as far as the smallest of the warps' maxima lies below the top: where most tokens
+  // are.
+  RNR_DEVICE float spread() const {
+    float least = found_.top;
+    for (int i = lane_index(); i < kWarps * row_.tiles; i += kWarpSize) {
+      least = fminf(least, row_.tables.tops()[i]);
+    }
+    return 4.0f * (found_.top + warp_max(-least));
+  }
+
+  RNR_DEVICE void clear(int parity) {
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) shared_->histogram[parity][part][thread_index()] = 0;
+  }
+
+  // Adds what a lane's token counts, where it does; by all lanes of a warp. Where all tokens fall
+  // into one bin, as in flat rows, one lane adds for all.
+  template <bool kWeighs>
+  static RNR_DEVICE void add(uint32_t (*histogram)[kBins], bool counts, uint32_t bin,
+                             int64_t counted) {
+    const uint32_t lanes = ballot(counts);
+    if (lanes == 0) return;
+    const int first = count_trailing_zeros(lanes);
+    const uint32_t first_bin = shuffle_from(bin, first);
+    if (ballot(counts && bin == first_bin) == lanes) {
+      counted = warp_sum(counts ? counted : 0);
+      counts = lane_index() == first;
+    }
+    if (!counts) return;
+    // A sum of 32 may need all bits of the last part.
+#pragma unroll
+    for (int part = 0; part < (kWeighs ? kParts : 1); ++part) {
+      const bool is_last = part == (kWeighs ? kParts : 1) - 1;
+      const int64_t rest = counted >> kPartBits * part;
+      const uint32_t value = static_cast<uint32_t>(is_last ? rest : rest & ((1 << kPartBits) - 1));
+      if (value != 0) atomic_add(&histogram[part][bin], value);
+    }
+  }
+
+  // This thread's bin over all blocks.
+  template <bool kWeighs>
+  RNR_DEVICE uint64_t total_of(uint32_t (*histogram)[kBins]) const {
+    uint64_t total = 0;
+    for (int rank = 0; rank < cluster_size(); ++rank) {
+      for (int part = 0; part < (kWeighs ? kParts : 1); ++part) {
+        const uint64_t value = *remote(&histogram[part][thread_index()], rank);
+        total += value << kPartBits * part;
+      }
+    }
+    return total;
+  }
+
+  // Of one value a thread: the sum of those up to this thread.
+  RNR_DEVICE uint64_t prefix_sum(uint64_t value) {
     const uint64_t up_to = warp_scan(value);
     if (lane_index() == kWarpSize - 1) shared_->slices[warp_index()] = static_cast<int64_t>(up_to);
     sync_block();
-    uint64_t before = 0, total = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      if (w < warp_index()) before += static_cast<uint64_t>(shared_->slices[w]);
-      total += static_cast<uint64_t>(shared_->slices[w]);
-    }
+    uint64_t before = 0;
+    for (int w = 0; w < warp_index(); ++w) before += static_cast<uint64_t>(shared_->slices[w]);
     sync_block();
-    return total - (before + up_to) + value;
+    return before + up_to;
   }
 
   const ScannedRow<T>& row_;

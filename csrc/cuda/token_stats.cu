@@ -16,7 +16,7 @@ RNR_KERNEL token_stats_kernel(RNR_PARAMS(TokenStatsParams) params) {
   const int64_t r = block_index() / cluster_size();
   TokenShared* shared = reinterpret_cast<TokenShared*>(shared_memory());
   const RowReader<T> row(params.logits, r);
-  arrive_cluster();
+  announce_block();
   const float target = row.at(params.token_ids[r]);
   OnlineSum sum;
   Counts counts;

@@ -28,6 +28,16 @@ RNR_KERNEL update_state_kernel(RNR_PARAMS(UpdateStateParams) params) {
 
 }  // namespace
 
+const char* loading_error() {
+#if defined(RNR_EMULATED)
+  return nullptr;
+#else
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, update_state_kernel);
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+#endif
+}
+
 void update_state(const UpdateStateParams& params, const Device& device) {
   launch(update_state_kernel, params, params.num_rows, 1, 0, device);
 }

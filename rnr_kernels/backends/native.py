@@ -97,7 +97,7 @@ def _refuses_on_gpu(op: str, device: torch.device, vocab_size: int) -> str | Non
         return f"its library was built without CUDA; with nvcc installed, RNR_CUDA=1 {_PIP}"
     if vocab_size > MAX_GPU_VOCAB_SIZE:
         return f"on a GPU it serves vocabularies up to {MAX_GPU_VOCAB_SIZE:,} tokens"
-    return gpus.refusal(device.index)
+    return gpus.refusal(device.index) or gpu_problem(device.index)
 
 
 def instruction_sets() -> list[str]:
@@ -114,6 +114,14 @@ def gpu_targets() -> list[str]:
         return []
     names: str = torch.ops.rnr_C.gpu_targets()
     return names.split(",") if names else []
+
+
+def gpu_problem(index: int | None) -> str | None:
+    """Why the library's kernels cannot run on a GPU (the driver is too old, say), or None."""
+    found: str = torch.ops.rnr_C.gpu_problem(
+        torch.cuda.current_device() if index is None else index
+    )
+    return found or None
 
 
 def _program(tables: Tables) -> Tensor:

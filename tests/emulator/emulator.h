@@ -33,8 +33,9 @@ void sync_block();
 void sync_warp();
 void arrive_cluster();
 void wait_cluster();
-// 8 bytes for each lane of the warp, kept until the next call.
-uint64_t* exchange(uint64_t value);
+// 8 bytes for each lane of the warp, kept until the next call; all lanes must give the same
+// `place`.
+uint64_t* exchange(uint64_t value, const void* place);
 bool any_in_block(bool value);
 // The same place in the shared memory of another block of the cluster.
 void* remote(void* address, int rank);
@@ -53,6 +54,7 @@ inline unsigned char* shared_memory() { return emulator::current().shared; }
 inline void sync_block() { emulator::sync_block(); }
 inline bool sync_block_or(bool value) { return emulator::any_in_block(value); }
 inline void arrive_cluster() { emulator::arrive_cluster(); }
+inline void announce_block() { emulator::arrive_cluster(); }
 inline void wait_cluster() { emulator::wait_cluster(); }
 inline void sync_cluster() {
   arrive_cluster();
@@ -69,7 +71,8 @@ auto over_warp(T value, F f) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
   uint64_t word = 0;
   memcpy(&word, &value, sizeof(T));
-  const uint64_t* words = emulator::exchange(word);
+  static const char place = 0;  // one for each kind of exchange
+  const uint64_t* words = emulator::exchange(word, &place);
   T values[kWarpSize];
   for (int lane = 0; lane < kWarpSize; ++lane) memcpy(&values[lane], &words[lane], sizeof(T));
   return f(values);
@@ -122,15 +125,11 @@ inline void atomic_min(int32_t* address, int32_t value) {
 inline void atomic_min(uint32_t* address, uint32_t value) {
   if (value < *address) *address = value;
 }
-inline void atomic_max(uint64_t* address, uint64_t value) {
-  if (value > *address) *address = value;
-}
 inline uint32_t atomic_add(uint32_t* address, uint32_t value) {
   const uint32_t before = *address;
   *address = before + value;
   return before;
 }
-inline void atomic_add(uint64_t* address, uint64_t value) { *address += value; }
 
 inline void store_streaming(Words* address, const Words& words) { *address = words; }
 inline void store_streaming(float* address, float value) { *address = value; }

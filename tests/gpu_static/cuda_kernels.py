@@ -10,9 +10,7 @@ import pytest
 from machine_code import Kernel, kernels_of
 
 BUILT = Path(__file__).parents[2] / "build" / "cuda"
-SOURCES = sorted(
-    path.stem for path in Path("csrc/cuda").glob("*.cu") if path.stem != "device_guard"
-)
+SOURCES = sorted(path.stem for path in Path("csrc/cuda").glob("*.cu") if path.stem != "device")
 TARGETS = ("sm_80", "sm_90a")
 MAX_REGISTERS = 128
 
@@ -75,7 +73,7 @@ MOST_INSTRUCTIONS = {
     ("shift_stats", "Float32", "Float32"): (EXP, 24),
     # The arithmetic of integer weights alone is 20.
     ("sample", "BFloat16"): (WEIGHT, 31),
-    ("sample", "Float32"): (WEIGHT, 34),
+    ("sample", "Float32"): (WEIGHT, 35),
     ("rule_log_softmax", "Float32"): (EXP, 18),
 }
 """A column (a pair of columns of two models), on the cheapest way around the loop over tiles: rows

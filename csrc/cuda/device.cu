@@ -1,4 +1,4 @@
-// The current device and torch's current stream on it.
+// A device for launches, with torch's current stream on it.
 #include <cuda_runtime.h>
 #include <dlfcn.h>
 
@@ -62,19 +62,34 @@ const Facts& facts_of(int index) {
 
 }  // namespace
 
-DeviceGuard::DeviceGuard(int index) {
+// Torch's guard restores what is current: a runtime that did would create contexts on devices which
+// nobody uses.
+Device use_device(int index) {
   static const CurrentStream stream_of = current_stream();
   const Facts& facts = facts_of(index);
-  device_ = {index, facts.num_multiprocessors, facts.has_clusters, nullptr};
-  if (stream_of(index, &device_.stream) != 0) {
+  Device device = {index, facts.num_multiprocessors, facts.has_clusters, nullptr};
+  if (stream_of(index, &device.stream) != 0) {
     throw std::runtime_error("torch has no current stream on device " + std::to_string(index));
   }
-  check(cudaGetDevice(&before_));
-  if (before_ != index) check(cudaSetDevice(index));
+  int current;
+  check(cudaGetDevice(&current));
+  if (current != index) check(cudaSetDevice(index));
+  return device;
 }
 
-DeviceGuard::~DeviceGuard() {
-  if (before_ != device_.index) cudaSetDevice(before_);
+std::string problem_of(int index) {
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver / 1000 < CUDART_VERSION / 1000) {
+    return "its kernels were built with CUDA " + std::to_string(CUDART_VERSION / 1000) +
+           ", and the driver serves up to CUDA " + std::to_string(driver / 1000);
+  }
+  try {
+    use_device(index);
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  const char* error = loading_error();
+  return error == nullptr ? "" : std::string("its kernels do not load: ") + error;
 }
 
 }  // namespace rnr::cuda
