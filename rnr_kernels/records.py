@@ -19,34 +19,42 @@ def read_instructions(path: str | Path) -> list[str]:
 
     Raises ValueError that names the line for anything else, and for a file without records.
     """
+    records = read_records(path, "prompts", EXPECTED)
+    return [_instruction(record, where) for where, record in records]
+
+
+def read_records(path: str | Path, kind: str, expected: str) -> list[tuple[str, Any]]:
+    """The records of a JSON Lines file, or of a JSON array, each with words for where it stands.
+
+    Raises ValueError that says what was `expected` of this `kind` of file, and names the line, for
+    what is not JSON and for a file without records.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"the prompts file {path} does not exist; expected {EXPECTED}") from None
+        raise ValueError(f"the {kind} file {path} does not exist; expected {expected}") from None
     except IsADirectoryError:
-        raise ValueError(f"the prompts file {path} is a folder; expected {EXPECTED}") from None
+        raise ValueError(f"the {kind} file {path} is a folder; expected {expected}") from None
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 text; expected {EXPECTED}") from None
-    instructions = [
-        _instruction(record, f"{path}, {where}") for where, record in _records(text, path)
-    ]
-    if not instructions:
-        raise ValueError(f"the prompts file {path} is empty; expected {EXPECTED}")
-    return instructions
+        raise ValueError(f"{path}, line {line}: not UTF-8 text; expected {expected}") from None
+    records = [(f"{path}, {where}", record) for where, record in _records(text, path, expected)]
+    if not records:
+        raise ValueError(f"the {kind} file {path} is empty; expected {expected}")
+    return records
 
 
-def _records(text: str, path: Path) -> list[tuple[str, Any]]:
+def _records(text: str, path: Path, expected: str) -> list[tuple[str, Any]]:
     if text.lstrip().startswith("["):
         try:
             return [(f"record {n}", record) for n, record in enumerate(json.loads(text), start=1)]
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}, line {error.lineno}: not JSON: {error.msg}; expected {EXPECTED}"
+                f"{path}, line {error.lineno}: not JSON: {error.msg}; expected {expected}"
             ) from None
         except RecursionError:
-            raise ValueError(f"{path}: too deeply nested to be a list of prompts") from None
+            raise ValueError(f"{path}: too deeply nested to be a list of records") from None
     records = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -56,10 +64,10 @@ def _records(text: str, path: Path) -> list[tuple[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}; "
-                f"expected {EXPECTED}"
+                f"expected {expected}"
             ) from None
         except RecursionError:
-            raise ValueError(f"{path}, line {number}: too deeply nested for a prompt") from None
+            raise ValueError(f"{path}, line {number}: too deeply nested for a record") from None
     return records
 
 

@@ -1,0 +1,1 @@
+"""Tuning of base models: instruction data, and what is trained on it."""

@@ -1,0 +1,107 @@
+"""Training examples: a conversation's token ids, and which of them are trained on.
+
+The format is that of Hewitt et al. 2024, section 3: tags as plain text, an EOS after every
+response, loss on responses and their EOS alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rnr_kernels.templates import TEMPLATES, PromptTemplate, encode_response
+from rnr_kernels.tuning.conversations import Conversation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a token without a loss (torch.nn.functional.cross_entropy's ignore_index)."""
+
+MODES = ("instruction", "response")
+"""`response`: instructions are emptied and the tags kept (response tuning, section 4);
+`instruction` takes them as they are, for a single task (section 5) too."""
+
+BETWEEN_TURNS = "\n"
+"""After the EOS of a response that is not the last."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One conversation for training."""
+
+    token_ids: tuple[int, ...]
+    is_trained: tuple[bool, ...]
+    """Of each token, whether it has a loss: those of responses and their EOS."""
+
+    def labels(self) -> list[int]:
+        """The token ids, IGNORED where there is no loss."""
+        pairs = zip(self.token_ids, self.is_trained, strict=True)
+        return [token if trained else IGNORED for token, trained in pairs]
+
+
+def encode_example(
+    conversation: Conversation,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    mode: str = "instruction",
+    max_length: int | None = None,
+    template: PromptTemplate = TEMPLATES["tags"],
+) -> Example:
+    """A conversation's tokens, BOS first where the tokenizer adds one.
+
+    A prompt has the tokens that generation gives it. ValueError for a mode that is none, for a
+    tokenizer without EOS, and for more than `max_length` tokens.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be {' or '.join(MODES)}, got {mode!r}")
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise ValueError(
+            "the tokenizer has no EOS token: a model could not learn to end; set "
+            "tokenizer.eos_token to one of its tokens"
+        )
+    token_ids: list[int] = []
+    is_trained: list[bool] = []
+    for number, turn in enumerate(conversation.turns):
+        instruction = "" if mode == "response" else turn.instruction
+        if number == 0:
+            prompt = template.encode(tokenizer, instruction)
+        else:
+            text = BETWEEN_TURNS + template.text(tokenizer, instruction)
+            prompt = list(tokenizer.encode(text, add_special_tokens=False))
+        response = encode_response(template, tokenizer, instruction, turn.response)
+        token_ids += [*prompt, *response, int(eos)]
+        is_trained += [False] * len(prompt) + [True] * (len(response) + 1)
+    if max_length is not None and len(token_ids) > max_length:
+        raise ValueError(
+            f"{conversation.where}: {len(token_ids)} tokens, more than the {max_length} that an "
+            "example may have; shorten the record or leave it out"
+        )
+    return Example(tuple(token_ids), tuple(is_trained))
+
+
+def pad_examples(examples: Sequence[Example], pad_token_id: int) -> dict[str, Tensor]:
+    """A batch as models take it: input_ids, attention_mask and labels, int64 [B, longest], padded
+    on the right. Padding has no loss, and no token attends to it."""
+    longest = max(len(example.token_ids) for example in examples)
+
+    def filled(values: Sequence[int], filler: int) -> list[int]:
+        return [*values, *[filler] * (longest - len(values))]
+
+    return {
+        "input_ids": torch.tensor([filled(e.token_ids, pad_token_id) for e in examples]),
+        "attention_mask": torch.tensor([filled([1] * len(e.token_ids), 0) for e in examples]),
+        "labels": torch.tensor([filled(e.labels(), IGNORED) for e in examples]),
+    }
+
+
+def describe_example(example: Example, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """One token a line, for people who check a format: * if it is trained on, its id, its text."""
+    lines = [
+        f"{'*' if trained else ' '} {token:>7}  {tokenizer.decode([token])!r}"
+        for token, trained in zip(example.token_ids, example.is_trained, strict=True)
+    ]
+    return "\n".join(lines)
