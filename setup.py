@@ -146,7 +146,8 @@ class NinjaBuild(build_ext):  # type: ignore[misc]
             subprocess.run([str(ninja()), "-f", str(rules)], check=True)
         except subprocess.CalledProcessError:
             sys.exit(
-                "error: the kernels do not compile; RNR_BUILD_EXT=0 installs the package without"
+                "error: the kernels do not compile; RNR_BUILD_EXT=0 installs the package without, "
+                "RNR_CUDA=0 without those for GPUs alone"
             )
 
 

@@ -5,6 +5,7 @@
 // rnr_kernels/checks.py. Trusted are addresses of tables and running statistics: the package's own.
 #pragma once
 
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

@@ -4,8 +4,6 @@
 // the best that this processor runs; on a GPU the blocks that share a row, 0 being for it to say.
 #pragma once
 
-#include <torch/csrc/stable/accelerator.h>
-
 #include "binding.h"
 #include "cpu/kernels.h"
 #include "cuda/kernels.h"
