@@ -29,7 +29,7 @@ TESTED = [backend for backend in ON_CPU if backend not in (NATIVE, REFERENCE)]
 
 every_kernel = pytest.mark.parametrize("backend", TESTED, ids=lambda backend: backend.name)
 
-few = settings(max_examples=50, deadline=None, derandomize=True, phases=[Phase.generate])
+few = settings(max_examples=40, deadline=None, derandomize=True, phases=[Phase.generate])
 """Both are slow: the same few examples each time, and no search for smaller ones."""
 
 recipes = st.builds(
