@@ -68,7 +68,9 @@ bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machi
 
 # On $(PYTHON) as it is, with torch for CUDA, Triton and ninja: such a machine may have no network.
 gpu-check: ## On a GPU: check the kernels, and measure them beside peers (8 min; try with QUICK=1)
-	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu $(if $(QUICK),--quick) $(if $(RESULTS),--results "$(RESULTS)")
+	@$(PYTHON) -c 'import torch, triton' 2>/dev/null || \
+	  { echo "gpu-check needs torch and triton, which '$(PYTHON)' lacks: PYTHON=..." >&2; exit 2; }
+	@PYTHONPATH=. $(PYTHON) -m benchmarks.gpu $(if $(QUICK),--quick) $(if $(RESULTS),--results "$(RESULTS)")
 
 gpu-peers: $(READY) ## Fetch what gpu-check measures the kernels beside, to be taken along
 	.ci/gpu-peers $(BIN)/python .gpu-peers
