@@ -22,7 +22,7 @@ NVCC     := $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 .PHONY: help setup demo test test-sanitize test-gpu-static bench gpu-check gpu-peers lint format wheel clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 24
 
 setup: $(LIBRARY) ## Create the virtual environment and build the kernels
 $(READY): .ci/setup .ci/requirements.txt pyproject.toml setup.py
