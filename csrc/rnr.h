@@ -96,6 +96,9 @@ struct RuleRows {
   const int32_t* allowed_bitmask;
   int64_t allowed_stride;
   int32_t* error;
+
+  // Whether sampling advances the state: rows of drafts only read it.
+  RNR_MEMBER bool commits() const { return !row_offsets && !draft_token_ids; }
 };
 
 struct ApplyRulesParams {

@@ -45,4 +45,18 @@ RNR_HOST_DEVICE Row find_row(const RuleRows& rows, int64_t r, int* error_bits) {
   return row;
 }
 
+// Index of the first of `count` ascending ids that is not below v.
+RNR_HOST_DEVICE int64_t first_not_below(const int32_t* ids, int64_t count, int64_t v) {
+  int64_t low = 0, high = count;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (ids[middle] < v) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
 }  // namespace rnr

@@ -32,7 +32,7 @@ class Cpu : public Arguments {
   void sample(const SampleParams& params) const {
     const LogitsRows& logits = params.rows.logits;
     over_rows(kernels_.sample, params, logits.num_rows, logits.vocab_size);
-    if (!params.rows.row_offsets && !params.rows.draft_token_ids) cpu::commit_samples(params);
+    if (params.rows.commits()) cpu::commit_samples(params);
   }
   void update_state(const UpdateStateParams& params) const { cpu::update_state(params); }
   void token_stats(const TokenStatsParams& params) const {

@@ -391,3 +391,26 @@ def hostile(batch: Batch, seed: int) -> Batch:
         rng=torch.randint(-(2**63), 2**63 - 1, old.rng.shape, generator=generator),
     )
     return replace(batch, state=StateTensors(*(placed(t, before=16, after=16) for t in state)))
+
+
+def assert_stays_inside(
+    functions: Functions, batch: Batch, top_k: int, embeds: bool = True
+) -> None:
+    """Runs a hostile batch: ids and ranks lie in the vocabulary, tables keep their bits, nothing
+    outside of rows is written, beside the state too where it `embeds` in larger storages."""
+    size, tables = batch.vocab_size, [copied(table) for table in batch.program]
+    results = run(functions, batch, min(top_k, size))
+    for name in ("sample_.token_ids", "token_stats.top_token_ids", "shift_stats.top_token_ids"):
+        assert bool(((results[name] >= -1) & (results[name] < size)).all()), name
+    for name in ("sample_.rank", "token_stats.rank", "shift_stats.rank"):
+        assert bool(((results[name] >= 0) & (results[name] <= size)).all()), name
+    assert_rest_untouched(results["apply_rules_"], batch.logits, "apply_rules_")
+    for name, before in zip(StateTensors._fields, batch.state, strict=True):
+        for op in ("sampled", "updated"):
+            after = results[f"state.{op}.{name}"]
+            if embeds:
+                assert_rest_untouched(after, before, f"{name} {op}")
+            if name not in ("slot_params", "used_bitmask", "rng"):
+                assert_same_bits(after, whole(before), name)
+    for table, kept in zip(batch.program, tables, strict=True):
+        assert_same_bits(table, kept)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from clock import Clock
 from torch import Tensor
 
 from benchmarks.gpu import (
@@ -226,17 +227,6 @@ def test_whatever_a_check_raises_is_its_outcome() -> None:
         ("failed", "x" * 20),
     ]
     assert len(found[-1].detail) == checks.MAX_DETAIL
-
-
-class Clock:
-    """Moves on by a second at every look."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1.0
-        return self.now
 
 
 def test_checks_past_the_time_are_not_run() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from clock import Clock
 
 from benchmarks.cases import OURS
 from benchmarks.gpu import timing
@@ -15,17 +16,6 @@ from benchmarks.gpu.timing import Contender, CudaWatch, HostWatch, NotCapturable
 from benchmarks.timing import Effort
 
 CPU = torch.device("cpu")
-
-
-class Clock:
-    """Moves on by a second at every look."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1.0
-        return self.now
 
 
 EFFORT = Effort(min_rounds=4, max_rounds=4, block_s=3.0, case_s=1.0)

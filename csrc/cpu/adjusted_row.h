@@ -221,18 +221,7 @@ class AdjustedRow {
   }
 
   // Index of the first bias for a token >= v.
-  int64_t first_bias(int64_t v) const {
-    int64_t low = 0, high = rules.num_bias;
-    while (low < high) {
-      const int64_t middle = (low + high) / 2;
-      if (rules.bias_ids[middle] < v) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
-  }
+  int64_t first_bias(int64_t v) const { return first_not_below(rules.bias_ids, rules.num_bias, v); }
 
  private:
   RNR_INLINE bool has_used(int64_t b) const {

@@ -137,16 +137,8 @@ class RowRewriter {
 
   // The index of a token's bias, or -1.
   RNR_DEVICE int find_bias(int v) const {
-    int low = 0, high = rules_.num_bias;
-    while (low < high) {
-      const int middle = (low + high) / 2;
-      if (rules_.bias_ids[middle] < v) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low < rules_.num_bias && rules_.bias_ids[low] == v ? low : -1;
+    const int at = static_cast<int>(first_not_below(rules_.bias_ids, rules_.num_bias, v));
+    return at < rules_.num_bias && rules_.bias_ids[at] == v ? at : -1;
   }
 
   RNR_DEVICE void rewrite(int v, bool is_used) const {

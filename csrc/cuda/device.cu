@@ -1,20 +1,15 @@
 // A device for launches, with torch's current stream on it.
-#include <cuda_runtime.h>
 #include <dlfcn.h>
 
-#include <array>
-#include <atomic>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
-#include "kernels.h"
+#include "launch.h"
 
 namespace rnr::cuda {
 namespace {
-
-void check(cudaError_t error) {
-  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
-}
 
 int attribute(cudaDeviceAttr name, int index) {
   int value;
@@ -44,20 +39,10 @@ struct Facts {
 };
 
 const Facts& facts_of(int index) {
-  static std::array<std::atomic<const Facts*>, 64> known = {};
-  if (index < 0 || index >= static_cast<int>(known.size())) {
-    throw std::runtime_error("no such device: " + std::to_string(index));
-  }
-  const Facts* facts = known[index].load();
-  if (facts == nullptr) {
-    facts = new Facts(index);
-    const Facts* none = nullptr;
-    if (!known[index].compare_exchange_strong(none, facts)) {
-      delete facts;
-      facts = none;
-    }
-  }
-  return *facts;
+  static std::mutex mutex;
+  static std::map<int, Facts> known;
+  const std::lock_guard<std::mutex> lock(mutex);
+  return known.try_emplace(index, index).first->second;
 }
 
 }  // namespace

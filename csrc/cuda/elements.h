@@ -99,4 +99,11 @@ struct RawTile {
   }
 };
 
+RNR_DEVICE float largest_of(const float (&x)[kColumns]) {
+  float top = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) top = fmaxf(top, x[i]);
+  return top;
+}
+
 }  // namespace rnr::cuda

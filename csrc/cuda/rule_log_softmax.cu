@@ -1,6 +1,7 @@
 // log_softmax of adjusted logits: each row is read once into the shared memory of a cluster,
 // summed, and written from there.
 #include "launch.h"
+#include "row_reader.h"
 #include "tables.h"
 
 namespace rnr::cuda {
@@ -38,16 +39,11 @@ class RowNormaliser {
         r_(r),
         row_(row),
         shared_(shared),
-        logits_(row_of<T>(rows_.logits, r)),
-        vocab_size_(static_cast<int>(rows_.logits.vocab_size)),
-        tiles_(static_cast<int>(num_tiles(rows_.logits))),
-        aligned_(is_aligned(logits_)) {}
+        logits_(rows_.logits, r),
+        vocab_size_(logits_.vocab_size()),
+        tiles_(logits_.tiles()) {}
 
-  RNR_DEVICE RawTile<T> load(int tile) const {
-    RawTile<T> raw;
-    raw.load(logits_, tile * kTile, vocab_size_, aligned_);
-    return raw;
-  }
+  RNR_DEVICE RawTile<T> first_tile() const { return logits_.raw(cluster_rank()); }
 
   // The whole row; `raw` holds the block's first tile.
   RNR_DEVICE void run(RawTile<T> raw) {
@@ -83,10 +79,7 @@ class RowNormaliser {
   using L = Layout<T>;
 
   static RNR_DEVICE void add(const float (&x)[kColumns], OnlineSum* sum) {
-    float top = -INFINITY;
-#pragma unroll
-    for (int i = 0; i < kColumns; ++i) top = fmaxf(top, x[i]);
-    sum->raise(top);
+    sum->raise(largest_of(x));
     const float shift = sum->shift();
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) sum->total = sum->total + exp_of_difference(x[i], shift);
@@ -115,7 +108,7 @@ class RowNormaliser {
     } else {
       adjust(*raw, shared_->row, here, vocab_size_, x);
     }
-    *raw = load(tile + cluster_size());
+    *raw = logits_.raw(tile + cluster_size());
     add(x, &sums->adjusted);
   }
 
@@ -176,7 +169,7 @@ class RowNormaliser {
 #pragma unroll
         for (int i = 0; i < kColumns; ++i) x[i] = kept_value(kept, i);
       } else {
-        const RawTile<T> raw = load(tile);
+        const RawTile<T> raw = logits_.raw(tile);
         adjust(raw, shared_->row, tile_rules(rows_, r_, row_, tile, &shared_->row, shared_->bias),
                vocab_size_, x);
       }
@@ -220,9 +213,8 @@ class RowNormaliser {
   const int64_t r_;
   const Row& row_;
   LogSoftmaxShared* shared_;
-  const typename T::Bits* logits_;
+  const RowReader<T> logits_;
   const int vocab_size_, tiles_;
-  const bool aligned_;
 };
 
 template <typename T, bool kLogZ>
@@ -233,7 +225,7 @@ RNR_KERNEL rule_log_softmax_kernel(RNR_PARAMS(LogSoftmaxParams) params) {
   Row row;
   RowNormaliser<T, kLogZ> normaliser(params, r, row, shared);
   // Under way while the rules are looked up.
-  const RawTile<T> raw = normaliser.load(cluster_rank());
+  const RawTile<T> raw = normaliser.first_tile();
   int error_bits = 0;
   row = find_row(rows, r, &error_bits);
   report(rows, r, row, error_bits);

@@ -65,17 +65,19 @@ class RowSampler {
   // Sums of exp(x - tile_top), and of the same over the temperature.
   RNR_DEVICE void add_sums(int entry, float tile_top, const float (&x)[kColumns]) {
     const float shift = tile_top == -INFINITY ? 0.0f : tile_top;
-    float adjusted = 0.0f, final = 0.0f;
-#pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      adjusted = adjusted + fast_exp2((x[i] - shift) * kLog2E);
-      final = final + fast_exp2((x[i] - shift) * sampling_.scale);
-    }
-    adjusted = warp_total(adjusted);
-    final = warp_total(final);
+    const float adjusted = exp_total(x, shift, kLog2E);
+    const float final = exp_total(x, shift, sampling_.scale);
     if (lane_index() != 0) return;
     row_.tables.adjusted()[entry] = adjusted;
     row_.tables.final()[entry] = final;
+  }
+
+  // A warp's sum of exp2((x - shift) * scale).
+  static RNR_DEVICE float exp_total(const float (&x)[kColumns], float shift, float scale) {
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) total = total + fast_exp2((x[i] - shift) * scale);
+    return warp_total(total);
   }
 
   // Finds what is kept, and weighs it.
@@ -93,13 +95,7 @@ class RowSampler {
 #pragma unroll
         for (int i = 0; i < kColumns; ++i) x[i] = kept_.holds(x[i]) ? x[i] : -INFINITY;
         weight = row_.warp_weight(tile_top, x);
-        if (kSums) {
-#pragma unroll
-          for (int i = 0; i < kColumns; ++i) {
-            final = final + fast_exp2((x[i] - tile_top) * sampling_.scale);
-          }
-          final = warp_total(final);
-        }
+        if (kSums) final = exp_total(x, tile_top, sampling_.scale);
       }
       if (lane_index() == 0) {
         row_.tables.sums()[entry] = weight;
@@ -269,7 +265,7 @@ class RowSampler {
       params_.adjusted_logprob[r] = static_cast<float>(distance - adjusted_log_total);
     }
     if (params_.rank != nullptr) params_.rank[r] = num_greater + 1;
-    if (!params_.rows.row_offsets && !params_.rows.draft_token_ids) {
+    if (params_.rows.commits()) {
       set_used(params_.rows.state, slot, token);
       advance(params_.rows.state, slot, 1);
     }
@@ -306,8 +302,7 @@ RNR_KERNEL sample_kernel(RNR_PARAMS(SampleParams) params) {
   const RawTile<T> raw = row.load(cluster_rank() < row.tiles ? cluster_rank() : 0);
   int error_bits = 0;
   row.row = find_row(rows, r, &error_bits);
-  const bool commits = !rows.row_offsets && !rows.draft_token_ids;
-  if (commits && !is_first_of_slot(rows.state_indices, r) && row.row.is_live) {
+  if (rows.commits() && !is_first_of_slot(rows.state_indices, r) && row.row.is_live) {
     error_bits |= kErrorSlot;
     row.row.is_live = false;
   }

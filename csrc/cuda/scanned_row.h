@@ -3,6 +3,7 @@
 
 #include "../sampling.h"
 #include "kernels.h"
+#include "row_reader.h"
 #include "tables.h"
 #include "weights.h"
 
@@ -57,12 +58,13 @@ class ScanTables {
   // One tile's biases, there only where slots have any.
   RNR_MEMBER float* bias() const { return final() + entries_; }
 
+  static constexpr int64_t kEntryBytes = sizeof(int64_t) + 3 * sizeof(float);
+
   // Bytes of shared memory.
   static int64_t size(const RuleRows& rows) {
     const int64_t entries = num_tiles(rows.logits) * kWarps;
     const int64_t bias = rows.state.max_bias > 0 ? kTile : 0;
-    return static_cast<int64_t>(sizeof(SampleShared)) +
-           entries * static_cast<int64_t>(sizeof(int64_t) + 3 * sizeof(float)) +
+    return static_cast<int64_t>(sizeof(SampleShared)) + entries * kEntryBytes +
            bias * static_cast<int64_t>(sizeof(float));
   }
 
@@ -71,7 +73,8 @@ class ScanTables {
   int64_t entries_;
 };
 
-static_assert(sizeof(SampleShared) + kMaxVocabSize / kTile * kWarps * 20 + kTile * sizeof(float) <=
+static_assert(sizeof(SampleShared) + kMaxVocabSize / kTile * kWarps * ScanTables::kEntryBytes +
+                      kTile * sizeof(float) <=
                   kMaxShared,
               "two blocks must fit a multiprocessor");
 static_assert(sizeof(SampleShared) % sizeof(Words) == 0, "tables must be aligned");
@@ -97,9 +100,8 @@ struct ScannedRow {
   int64_t r;
   SampleShared* shared;
   ScanTables tables;
-  const typename T::Bits* logits;
+  RowReader<T> logits;
   int vocab_size, tiles;
-  bool aligned;
   Row row;
 
   RNR_DEVICE ScannedRow(const RuleRows& rows, int64_t r, SampleShared* shared)
@@ -107,16 +109,11 @@ struct ScannedRow {
         r(r),
         shared(shared),
         tables(shared_memory(), rows.logits),
-        logits(row_of<T>(rows.logits, r)),
-        vocab_size(static_cast<int>(rows.logits.vocab_size)),
-        tiles(static_cast<int>(num_tiles(rows.logits))),
-        aligned(is_aligned(logits)) {}
+        logits(rows.logits, r),
+        vocab_size(logits.vocab_size()),
+        tiles(logits.tiles()) {}
 
-  RNR_DEVICE RawTile<T> load(int tile) const {
-    RawTile<T> raw;
-    raw.load(logits, tile * kTile, vocab_size, aligned);
-    return raw;
-  }
+  RNR_DEVICE RawTile<T> load(int tile) const { return logits.raw(tile); }
 
   // This warp's place in the tables.
   RNR_DEVICE int entry_of(int tile) const { return warp_index() * tiles + tile; }

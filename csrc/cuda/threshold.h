@@ -185,7 +185,7 @@ class ThresholdSearch {
         for (int i = 0; i < kColumns; ++i) {
           const float value = x[i] + 0.0f;  // zeros have one key
           const uint32_t key = key_of(value);
-          const bool is_here = is_first ? true : steps.of(value) == step;
+          const bool is_here = is_first || steps.of(value) == step;
           const bool counts = value >= from && is_here && (key & decided) == prefix;
           // The first bin is that of the largest values.
           const uint32_t bin =

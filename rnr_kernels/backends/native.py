@@ -18,9 +18,9 @@ BEST = 0
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-_PIP = "pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir rnr_kernels"
+_PIP = "pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir"
 
-REBUILD = f"install rnr_kernels anew with {_PIP.removesuffix(' rnr_kernels')}"
+REBUILD = f"install rnr_kernels anew with {_PIP}"
 
 ON_GPUS = frozenset(
     (
@@ -83,18 +83,17 @@ def refuses(op: str, device: torch.device, dtype: torch.dtype, vocab_size: int) 
     if op != "update_state_" and dtype not in DTYPES:
         return f"it serves float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
     reason = unavailable()
-    return (
-        _refuses_on_gpu(op, device, vocab_size)
-        if reason is None and device.type == "cuda"
-        else reason
-    )
+    if reason is None and device.type == "cuda":
+        reason = _refuses_on_gpu(op, device, vocab_size)
+    return reason
 
 
 def _refuses_on_gpu(op: str, device: torch.device, vocab_size: int) -> str | None:
     if op not in ON_GPUS:
         return f"it has {op} for CPUs alone"
     if not gpu_targets():
-        return f"its library was built without CUDA; with nvcc installed, RNR_CUDA=1 {_PIP}"
+        again = f"RNR_CUDA=1 {_PIP} rnr_kernels"
+        return f"its library was built without CUDA; with nvcc installed, {again}"
     if vocab_size > MAX_GPU_VOCAB_SIZE:
         return f"on a GPU it serves vocabularies up to {MAX_GPU_VOCAB_SIZE:,} tokens"
     return gpus.refusal(device.index) or gpu_problem(device.index)

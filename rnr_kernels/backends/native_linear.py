@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from rnr_kernels.backends.heads import Head, joined
 from rnr_kernels.layout import TILE
 
 ROWS = 512
@@ -30,13 +31,7 @@ _C = torch.ops.rnr_C
 
 
 @dataclass(frozen=True)
-class Head:
-    """One model's LM head."""
-
-    weight: Tensor
-    bias: Tensor | None
-    logit_scale: float
-    softcap: float
+class _Head(Head):
     invariant: bool
     instruction_set: int
 
@@ -55,7 +50,8 @@ class Head:
 
     def logits(self, hidden: Tensor, start: int, buffer: Tensor, copies: Tensor | None) -> Tensor:
         """float32 [n, up to TILE] in the buffer: the tokens from `start` on."""
-        weight = self.weight[start : start + TILE]
+        tokens = slice(start, start + TILE)
+        weight = self.weight[tokens]
         rows, columns = len(hidden), len(weight)
         out = buffer[: rows * columns].view(rows, columns)
         if self.invariant:
@@ -67,13 +63,12 @@ class Head:
                 part = weight[at : at + len(copies)]
                 copy = copies[: len(part)].copy_(part)
                 torch.mm(hidden, copy.T, out=out[:, at : at + len(copies)])
-        bias = None if self.bias is None else self.bias[start : start + TILE]
-        return self._finish(out, bias)
+        return self.finish(out, tokens)
 
     def targets(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
         """float32 [n], by the same products; anything where the id is none."""
         out = hidden.new_empty(len(hidden))
-        ids = token_ids.clamp(0, len(self.weight) - 1).long()
+        ids = self.token_rows(token_ids)
         for at in range(0, len(hidden), TARGETS):
             rows, part = hidden[at : at + TARGETS], out[at : at + TARGETS]
             chosen = self.weight[ids[at : at + TARGETS]]
@@ -83,17 +78,7 @@ class Head:
                 _C.head_targets.default(rows, weight, each, part, self.instruction_set)
             else:
                 part.copy_(torch.mm(rows, chosen.float().T).diagonal())
-        return self._finish(out, None if self.bias is None else self.bias[ids])
-
-    def _finish(self, logits: Tensor, bias: Tensor | None) -> Tensor:
-        """In place, one operation after the other as in the reference."""
-        if bias is not None:
-            logits.add_(bias.float())
-        if self.logit_scale != 1.0:
-            logits.mul_(self.logit_scale)
-        if self.softcap > 0:
-            logits.div_(self.softcap).tanh_().mul_(self.softcap)
-        return logits
+        return self.finish(out, ids)
 
 
 def _floats(*shape: int) -> Tensor:
@@ -112,7 +97,7 @@ def _copied(matrix: Tensor) -> int:
 
 def _in_chunks(
     op: Callable[..., tuple[Tensor, ...]],
-    heads: Sequence[Head],
+    heads: Sequence[_Head],
     hidden: Sequence[Tensor],
     token_ids: Tensor,
     top_k: int,
@@ -137,9 +122,7 @@ def _in_chunks(
                 heads[0].instruction_set,
             )  # fmt: skip
         chunks.append(result)
-    if len(chunks) == 1:
-        return chunks[0]
-    return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+    return joined(chunks)
 
 
 def functions(instruction_set: int) -> dict[str, Callable[..., Any]]:
@@ -156,7 +139,7 @@ def functions(instruction_set: int) -> dict[str, Callable[..., Any]]:
         top_k: int = 0,
         invariant: bool = False,
     ) -> tuple[Tensor, ...]:
-        head = Head(weight, bias, logit_scale, softcap, invariant, instruction_set)
+        head = _Head(weight, bias, logit_scale, softcap, invariant, instruction_set)
         with torch.autocast("cpu", enabled=False):  # logits are float32, never rounded
             return _in_chunks(_C.token_stats_chunk.default, [head], [hidden], token_ids, top_k)
 
@@ -177,8 +160,8 @@ def functions(instruction_set: int) -> dict[str, Callable[..., Any]]:
         invariant: bool = False,
     ) -> tuple[Tensor, ...]:
         heads = [
-            Head(weight, bias, logit_scale, softcap, invariant, instruction_set),
-            Head(
+            _Head(weight, bias, logit_scale, softcap, invariant, instruction_set),
+            _Head(
                 base_weight, base_bias, base_logit_scale, base_softcap, invariant, instruction_set
             ),
         ]

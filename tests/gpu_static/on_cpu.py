@@ -10,17 +10,14 @@ from hypothesis import strategies as st
 from native_batches import (
     DTYPES,
     Recipe,
-    assert_rest_untouched,
-    copied,
+    assert_stays_inside,
     hostile,
     run,
-    whole,
 )
 
 from rnr_kernels import backends, testing
 from rnr_kernels.backends import NATIVE, REFERENCE, Backend
-from rnr_kernels.layout import StateTensors
-from rnr_kernels.testing import Case, assert_matches, assert_same_bits
+from rnr_kernels.testing import Case, assert_matches
 
 # NumPy says so when infinities meet; on a GPU nobody does.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -65,21 +62,7 @@ def test_random_batches_give_the_references_results(
 @given(recipe=recipes, top_k=st.sampled_from([0, 3]))
 def test_arbitrary_bits_lead_nowhere_outside(backend: Backend, recipe: Recipe, top_k: int) -> None:
     batch = hostile(recipe.build(), recipe.seed)
-    size, tables = batch.vocab_size, [copied(table) for table in batch.program]
-    results = run(backend.functions, batch, min(top_k, size))
-    for name in ("sample_.token_ids", "token_stats.top_token_ids", "shift_stats.top_token_ids"):
-        assert bool(((results[name] >= -1) & (results[name] < size)).all()), name
-    for name in ("sample_.rank", "token_stats.rank", "shift_stats.rank"):
-        assert bool(((results[name] >= 0) & (results[name] <= size)).all()), name
-    assert_rest_untouched(results["apply_rules_"], batch.logits, "apply_rules_")
-    for name, before in zip(StateTensors._fields, batch.state, strict=True):
-        for op in ("sampled", "updated"):
-            after = results[f"state.{op}.{name}"]
-            assert_rest_untouched(after, before, f"{name} {op}")
-            if name not in ("slot_params", "used_bitmask", "rng"):
-                assert_same_bits(after, whole(before), name)
-    for table, kept in zip(batch.program, tables, strict=True):
-        assert_same_bits(table, kept)
+    assert_stays_inside(backend.functions, batch, top_k)
 
 
 @every_kernel

@@ -1,12 +1,12 @@
 """Statistics from hidden states: products of some columns at a time, each added while it is hot."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from rnr_kernels.backends.heads import Head, joined
 from rnr_kernels.backends.triton.arguments import floats
 from rnr_kernels.backends.triton.statistics import (
     ShiftStatistics,
@@ -23,39 +23,20 @@ INVARIANT_ROWS = 64
 """Rows of every product where one shape is pinned."""
 
 
-@dataclass(frozen=True)
-class Head:
-    """One model's LM head."""
-
-    weight: Tensor
-    bias: Tensor | None
-    logit_scale: float
-    softcap: float
-
+class _Head(Head):
     def logits(self, hidden: Tensor, start: int) -> Tensor:
         """float32 [n, up to COLUMNS]: the tokens from `start` on."""
-        stop = start + COLUMNS
-        bias = None if self.bias is None else self.bias[start:stop]
-        return self._finish(_product(hidden, self.weight[start:stop]), bias)
+        tokens = slice(start, start + COLUMNS)
+        return self.finish(_product(hidden, self.weight[tokens]), tokens)
 
     def targets(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
         """float32 [n], by products of INVARIANT_ROWS rows; anything where the id is none."""
         out = floats(hidden, len(hidden))
-        ids = token_ids.clamp(0, len(self.weight) - 1).long()
+        ids = self.token_rows(token_ids)
         for at in range(0, len(hidden), INVARIANT_ROWS):
             part = slice(at, at + INVARIANT_ROWS)
             out[part] = _product(hidden[part], self.weight[ids[part]]).diagonal()
-        return self._finish(out, None if self.bias is None else self.bias[ids])
-
-    def _finish(self, logits: Tensor, bias: Tensor | None) -> Tensor:
-        """In place, one operation after the other as in the reference."""
-        if bias is not None:
-            logits.add_(bias.float())
-        if self.logit_scale != 1.0:
-            logits.mul_(self.logit_scale)
-        if self.softcap > 0:
-            logits.div_(self.softcap).tanh_().mul_(self.softcap)
-        return logits
+        return self.finish(out, ids)
 
 
 def _product(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -81,12 +62,6 @@ def _for_rows(token_ids: Tensor, rows: Tensor) -> Tensor:
     return pad(token_ids, (0, len(rows) - len(token_ids)))
 
 
-def _joined(chunks: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    if len(chunks) == 1:
-        return chunks[0]
-    return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
-
-
 @torch.no_grad()
 def linear_token_stats(
     hidden: Tensor,
@@ -100,7 +75,7 @@ def linear_token_stats(
 ) -> tuple[Tensor, ...]:
     if not len(hidden):
         return no_token_stats(hidden, top_k)
-    head, chunks = Head(weight, bias, logit_scale, softcap), []
+    head, chunks = _Head(weight, bias, logit_scale, softcap), []
     with torch.autocast(hidden.device.type, enabled=False):  # logits are float32
         for part in _row_chunks(len(hidden), invariant):
             ids, rows = token_ids[part], _prepared(hidden[part], invariant)
@@ -109,7 +84,7 @@ def linear_token_stats(
             for start in range(0, len(weight), COLUMNS):
                 stats.add(head.logits(rows, start), targets, start)
             chunks.append(stats.results())
-    return _joined(chunks)
+    return joined(chunks)
 
 
 @torch.no_grad()
@@ -130,8 +105,8 @@ def linear_shift_stats(
 ) -> tuple[Tensor, ...]:
     if not len(hidden):
         return no_shift_stats(hidden, top_k)
-    head = Head(weight, bias, logit_scale, softcap)
-    base, chunks = Head(base_weight, base_bias, base_logit_scale, base_softcap), []
+    head = _Head(weight, bias, logit_scale, softcap)
+    base, chunks = _Head(base_weight, base_bias, base_logit_scale, base_softcap), []
     with torch.autocast(hidden.device.type, enabled=False):
         for part in _row_chunks(len(hidden), invariant):
             ids = token_ids[part]
@@ -146,4 +121,4 @@ def linear_shift_stats(
                 logits = head.logits(rows, start), base.logits(base_rows, start)
                 stats.add(*logits, *targets, start)
             chunks.append(stats.results())
-    return _joined(chunks)
+    return joined(chunks)
