@@ -87,6 +87,12 @@ class ForwardPass:
         return length - past if mask_length in (None, length) else None
 
 
+def context_window(model: "PreTrainedModel") -> int | None:
+    """The most tokens the model can hold, None where its config does not say."""
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(window) if window and window > 0 else None
+
+
 def logits_width(model: "PreTrainedModel") -> int:
     """Columns of the model's logits, which may be more than the tokenizer has tokens."""
     width = getattr(model.get_output_embeddings(), "out_features", None)

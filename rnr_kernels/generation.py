@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rnr_kernels import backends
-from rnr_kernels.forward import ForwardPass, logits_width
+from rnr_kernels.forward import ForwardPass, context_window, logits_width
 from rnr_kernels.ops import rule_log_softmax, sample_
 from rnr_kernels.rules.compiler import compile_rules
 from rnr_kernels.rules.kinds import RuleSet, as_token_ids
@@ -113,12 +113,6 @@ def generate(
         ),
         completions, starts, batch_size,
     )  # fmt: skip
-
-
-def context_window(model: "PreTrainedModel") -> int | None:
-    """The most tokens the model can hold, None where its config does not say."""
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(window) if window and window > 0 else None
 
 
 def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:

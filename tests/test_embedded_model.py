@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rnr_kernels.intervals import bootstrap_interval
 from rnr_kernels.loading import EMBEDDED_PROMPTS, embedded_model_path
 from rnr_kernels.models.corpus import documents
 from rnr_kernels.models.evaluate import (
@@ -21,7 +22,6 @@ from rnr_kernels.models.evaluate import (
     Response,
     evaluate,
     held_out_prompts,
-    interval,
     load_prompts,
     markdown,
     render,
@@ -165,12 +165,6 @@ def test_the_first_sentence_ends_at_a_stop_or_a_line_break() -> None:
     assert knows(" The Tane.\n\nQ: next", "Tane", RIVERS) == "success"
 
 
-def test_the_interval_holds_the_rate_and_shrinks_to_a_point_without_variation() -> None:
-    assert interval([[True] * 20, [True] * 20]) == (100.0, 100.0)
-    low, high = interval([[True] * 10 + [False] * 10] * 3)
-    assert 20 < low < 50 < high < 80
-
-
 def test_the_world_has_distinct_names_and_values_among_the_possible_ones(world: World) -> None:
     names = [entity.name for entity in {fact.entity for fact in world.facts}]
     assert len(names) == len(set(names)) == 130
@@ -306,7 +300,7 @@ def test_the_stored_table_agrees_with_its_outcomes_and_shows_the_mechanism() -> 
         outcomes = [[mark == "1" for mark in marks] for marks in row["successes"]]
         assert [len(row) for row in outcomes] == [200] * 3
         assert row["per_model"] == [round(sum(row) / 2, 1) for row in outcomes]
-        assert row["interval"] == [round(end, 1) for end in interval(outcomes)]
+        assert row["interval"] == [round(100 * end, 1) for end in bootstrap_interval(outcomes)]
     assert rows["base"]["interval"][1] < 10
     assert rows["rules"]["interval"][0] > 50
     for ablation in ("-eos", "-uniform", "-used"):

@@ -23,9 +23,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("checks",),
     ("ops",),
     ("explain", "forward", "templates", "warm_up"),
-    ("generation",),
+    ("generation", "intervals", "teacher_forcing"),
     ("loading", "records"),
     ("analysis", "integrations", "models", "roles", "testing", "tuning"),
+    ("lab",),
     ("__init__",),
     ("cli",),
 )

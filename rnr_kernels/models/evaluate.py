@@ -5,7 +5,6 @@
 
 import argparse
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnr_kernels.generation import generate
+from rnr_kernels.intervals import bootstrap_interval
 from rnr_kernels.loading import (
     EMBEDDED_PROMPTS,
     embedded_model_path,
@@ -93,25 +93,6 @@ def load_prompts(path: Path = EMBEDDED_PROMPTS) -> list[Prompt]:
     return [Prompt(**json.loads(line)) for line in lines if line]
 
 
-def interval(
-    outcomes: Sequence[Sequence[bool]], *, num_draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % bootstrap interval of the success rate, in percent.
-
-    `outcomes[s][i]` is training seed s on prompt i; seeds and prompts are drawn with replacement,
-    the same prompts for every seed of a draw.
-    """
-    rng = random.Random(seed)
-    num_seeds, num_prompts = len(outcomes), len(outcomes[0])
-    rates = []
-    for _ in range(num_draws):
-        prompts = rng.choices(range(num_prompts), k=num_prompts)
-        rows = rng.choices(outcomes, k=num_seeds)
-        rates.append(sum(row[i] for row in rows for i in prompts) / (num_seeds * num_prompts))
-    rates.sort()
-    return 100 * rates[int(0.025 * num_draws)], 100 * rates[int(0.975 * num_draws) - 1]
-
-
 def respond(folder: Path, prompts: Sequence[Prompt], condition: str) -> list[Response]:
     """Greedy responses in one of `CONDITIONS`, or to the question-answer "probe" without rules."""
     probe = condition == "probe"
@@ -165,7 +146,7 @@ def evaluate(
         rates = [100 * sum(row) / len(row) for row in outcomes]
         rows[condition] = {
             "percent": round(sum(rates) / len(rates), 1),
-            "interval": [round(end, 1) for end in interval(outcomes)],
+            "interval": [round(100 * end, 1) for end in bootstrap_interval(outcomes)],
             "per_model": [round(rate, 1) for rate in rates],
             "verdicts": dict(Counter(verdict for row in verdicts for verdict in row)),
             "successes": ["".join("01"[ok] for ok in row) for row in outcomes],
