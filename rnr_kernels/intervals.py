@@ -1,6 +1,6 @@
 """Bootstrap intervals: how far a mean over prompts and training seeds may be trusted."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,40 +12,73 @@ COVERAGE = 0.95
 
 
 def bootstrap_interval(
-    values: ArrayLike,
-    *,
-    statistic: Callable[[Array], Array] | None = None,
-    num_draws: int = NUM_DRAWS,
-    coverage: float = COVERAGE,
-    seed: int = 0,
+    values: ArrayLike, *, num_draws: int = NUM_DRAWS, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` [prompts] or [seeds, prompts].
+    """95 % percentile interval of the mean of `values` [prompts] or [seeds, prompts].
 
     Prompts are drawn with replacement, and seeds too, with the same prompts for every seed of a
-    draw. `statistic` takes the place of the mean: it gets [draws, prompts], each entry a mean over
-    the drawn seeds, and returns [draws]. Raises ValueError for no values, or for one that is not
-    finite.
+    draw. Raises ValueError for no values, or for one that is not finite.
     """
+    table = _table("values", values)
+    return _ends([drawn.mean(axis=1) for (drawn,) in _draws((table,), num_draws, seed)])
+
+
+def ratio_interval(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    *,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % interval of sum(numerators) / sum(denominators), [prompts] or [seeds, prompts] both.
+
+    A prompt is drawn with its two values together, such as its shifted tokens and all its tokens.
+    Raises ValueError where they are not equally many, for one that is not finite, and for a
+    denominator that is not positive.
+    """
+    above = _table("numerators", numerators)
+    below = _table("denominators", denominators)
+    if above.shape != below.shape:
+        raise ValueError(
+            f"numerators and denominators must be equally many, got {above.shape} and {below.shape}"
+        )
+    if not (below > 0).all():
+        raise ValueError("denominators must be positive: leave out prompts that have none")
+    results = [
+        one.sum(axis=1) / other.sum(axis=1)
+        for one, other in _draws((above, below), num_draws, seed)
+    ]
+    return _ends(results)
+
+
+def _table(name: str, values: ArrayLike) -> Array:
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if table.ndim != 2 or table.size == 0:
         raise ValueError(
-            f"values must be [prompts] or [seeds, prompts] with at least one, got {table.shape}"
+            f"{name} must be [prompts] or [seeds, prompts] with at least one, got {table.shape}"
         )
     if not np.isfinite(table).all():
-        raise ValueError("values must be finite: leave out what has none")
-    num_seeds, num_prompts = table.shape
+        raise ValueError(f"{name} must be finite: leave out what has none")
+    return table
+
+
+def _draws(tables: tuple[Array, ...], num_draws: int, seed: int) -> Iterator[tuple[Array, ...]]:
+    """Some draws at a time, [draws, prompts] of each table: means over the drawn seeds."""
+    num_seeds, num_prompts = tables[0].shape
     rng = np.random.default_rng(seed)
-    drawn_seeds = rng.integers(num_seeds, size=(num_draws, num_seeds))
-    counts = np.stack([(drawn_seeds == s).sum(1) for s in range(num_seeds)], axis=1) / num_seeds
-    results = np.empty(num_draws)
-    step = max(1, 2**22 // num_prompts)  # draws at a time: 32 MB
+    drawn = rng.integers(num_seeds, size=(num_draws, num_seeds))
+    shares = np.stack([(drawn == each).mean(axis=1) for each in range(num_seeds)], axis=1)
+    step = max(1, 2**22 // num_prompts)  # 32 MB of draws
     for first in range(0, num_draws, step):
-        some = slice(first, first + step)
-        prompts = rng.integers(num_prompts, size=(len(counts[some]), num_prompts))
-        means = np.zeros(prompts.shape)
-        for row, values_of_seed in enumerate(table):
-            means += counts[some, row, None] * values_of_seed[prompts]
-        results[some] = means.mean(axis=1) if statistic is None else statistic(means)
-    tail = 100 * (1 - coverage) / 2
-    low, high = np.percentile(results, [tail, 100 - tail])
+        some = shares[first : first + step]
+        prompts = rng.integers(num_prompts, size=(len(some), num_prompts))
+        yield tuple(
+            sum((some[:, s, None] * row[prompts] for s, row in enumerate(table)), np.zeros(()))
+            for table in tables
+        )
+
+
+def _ends(results: list[Array]) -> tuple[float, float]:
+    tail = 100 * (1 - COVERAGE) / 2
+    low, high = np.percentile(np.concatenate(results), [tail, 100 - tail])
     return float(low), float(high)

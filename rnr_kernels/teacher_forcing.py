@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from rnr_kernels.forward import context_window
+from rnr_kernels.rules.program import RuleProgram
+from rnr_kernels.state import DecodeState
 from rnr_kernels.templates import PromptTemplate, encode_response
 
 if TYPE_CHECKING:
@@ -71,17 +73,25 @@ def length_buckets(lengths: Sequence[int], batch_tokens: int = BATCH_TOKENS) -> 
 
 
 def response_logits(
-    model: "PreTrainedModel", texts: Sequence[Forced], *, batch_tokens: int = BATCH_TOKENS
+    model: "PreTrainedModel",
+    texts: Sequence[Forced],
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    batches: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[ResponseLogits]:
     """Logits of all responses, in batches of texts of similar length.
 
-    Only the rows before response tokens go through the model's head. Everything is checked before
-    the first forward pass: ValueError for no texts, for one without prompt or response, for one
-    longer than the model's window, and for a token that the model does not know.
+    `batches` (positions of the texts in each forward pass) takes the place of `length_buckets`:
+    two models that are given the same ones yield rows that belong together. Only the rows before
+    response tokens go through the model's head. Everything is checked before the first forward
+    pass: ValueError for no texts, for one without prompt or response, for one longer than the
+    model's window, and for a token that the model does not know.
     """
     embeddings: Any = model.get_input_embeddings()
     _check(texts, context_window(model), embeddings.weight.shape[0])
-    return _batches(model, texts, length_buckets([len(text) for text in texts], batch_tokens))
+    if batches is None:
+        batches = length_buckets([len(text) for text in texts], batch_tokens)
+    return _batches(model, texts, batches)
 
 
 def _check(texts: Sequence[Forced], window: int | None, num_embeddings: int) -> None:
@@ -143,3 +153,41 @@ def _selected_logits(model: "PreTrainedModel", ids: Tensor, mask: Tensor, wanted
         handle.remove()
     logits: Tensor = output.logits
     return logits.reshape(-1, logits.shape[-1])
+
+
+@dataclass(frozen=True)
+class DraftRows:
+    """The rows of teacher-forced responses as the ops take them: each text is one long draft.
+
+    Row t of a text stands behind the response tokens before it, as rows of speculative decoding do,
+    so rules act on it as at the step when its first t response tokens had been chosen.
+    """
+
+    state: DecodeState
+    state_indices: Tensor
+    """int64 [N]: each text has a slot."""
+    row_offsets: Tensor
+    """int64 [N]: t."""
+    draft_token_ids: Tensor
+    """int64 [N]: the response token before, -1 in a text's first row."""
+
+
+def draft_rows(
+    program: RuleProgram, texts: Sequence[Forced], used_from: Sequence[int], program_id: int = 0
+) -> DraftRows:
+    """The rows of `response_logits` under a program, text after text.
+
+    `used_from` is where prompt tokens begin to count as used, for each text.
+    """
+    slots = [slot for slot, text in enumerate(texts) for _ in text.response_token_ids]
+    steps = [step for text in texts for step in range(len(text.response_token_ids))]
+    before = [token for text in texts for token in (-1, *text.response_token_ids[:-1])]
+    state = DecodeState.from_token_ids(
+        program,
+        [()] * len(texts),
+        prompt_token_ids=[text.prompt_token_ids for text in texts],
+        program_ids=[program_id] * len(texts),
+        used_from=used_from,
+    )
+    device = program.device
+    return DraftRows(state, *(torch.tensor(v, device=device) for v in (slots, steps, before)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rnr_kernels.intervals import bootstrap_interval
+from rnr_kernels.intervals import bootstrap_interval, ratio_interval
 
 
 def test_an_interval_holds_the_mean_and_shrinks_to_a_point_without_variation() -> None:
@@ -29,11 +29,6 @@ def test_seeds_vary_too_and_share_the_prompts_of_a_draw() -> None:
     assert both[1] - both[0] == pytest.approx(one[1] - one[0], abs=0.03)
 
 
-def test_a_statistic_takes_the_place_of_the_mean() -> None:
-    low, high = bootstrap_interval([1.0, 2.0, 4.0], statistic=lambda drawn: drawn.max(axis=1))
-    assert (low, high) == (1.0, 4.0)
-
-
 def test_many_draws_in_pieces_have_the_same_coverage() -> None:
     row = [0.0, 1.0] * 3000
     low, high = bootstrap_interval(row)
@@ -54,3 +49,37 @@ def test_no_values_are_refused(values: object) -> None:
 def test_a_value_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="values must be finite"):
         bootstrap_interval([1.0, float("nan")])
+
+
+def test_a_ratio_draws_both_sums_of_a_prompt_together() -> None:
+    # Each prompt has the same share, however many tokens it has.
+    assert ratio_interval([1, 2, 30], [4, 8, 120]) == (0.25, 0.25)
+    # One of two prompts, both, or the other: 0/1, 3/4 and 3/3, and 9 tokens weigh more than 1.
+    assert ratio_interval([0, 3], [1, 3]) == (0.0, 1.0)
+    low, high = ratio_interval([0, 9] * 100, [1, 9] * 100)
+    assert 0.86 < low < 0.9 < high < 0.93
+    # With equal denominators it is the mean.
+    row = [0.0, 1.0, 1.0, 0.0, 1.0]
+    assert ratio_interval(row, [1] * 5, seed=3) == bootstrap_interval(row, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("numerators", "denominators", "message"),
+    [
+        ([1, 2], [1], "must be equally many, got"),
+        ([0, 1], [0, 2], "denominators must be positive"),
+        ([], [], r"numerators must be \[prompts\]"),
+        ([float("nan")], [1], "numerators must be finite"),
+    ],
+)
+def test_a_ratio_without_sense_is_refused(
+    numerators: list[float], denominators: list[float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ratio_interval(numerators, denominators)
+
+
+def test_a_ratio_over_seeds_draws_them_too() -> None:
+    """Two seeds that share nothing but the prompts: a draw has one of them twice, or both."""
+    assert ratio_interval([[0.0] * 40, [2.0] * 40], [[2.0] * 40] * 2) == (0.0, 1.0)
+    assert ratio_interval([[1.0, 2.0], [1.0, 2.0]], [[4.0, 8.0]] * 2) == (0.25, 0.25)

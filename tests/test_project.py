@@ -26,8 +26,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("generation", "intervals", "teacher_forcing"),
     ("loading", "records"),
     ("analysis", "integrations", "models", "roles", "testing", "tuning"),
-    ("lab",),
     ("__init__",),
+    ("lab",),
     ("cli",),
 )
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}

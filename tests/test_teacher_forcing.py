@@ -71,6 +71,13 @@ def test_batches_are_of_similar_length_and_within_the_budget() -> None:
     assert length_buckets([], 10) == []
 
 
+def test_given_batches_are_taken_as_they_are() -> None:
+    batches = list(response_logits(tiny("llama"), TEXTS, batches=[[2, 0], [3], [1]]))
+    assert [batch.indices for batch in batches] == [[2, 0], [3], [1]]
+    assert [batch.lengths for batch in batches] == [[5, 3], [1], [2]]
+    assert batches[0].token_ids.tolist() == [15, 16, 17, 18, 2, 7, 8, 2]
+
+
 def test_the_embedded_model_knows_its_corpus_better_than_chance() -> None:
     model, tokenizer = load_model(EMBEDDED, device="cpu"), load_tokenizer(EMBEDDED)
     text = force(
