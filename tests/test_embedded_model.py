@@ -68,7 +68,7 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 
 
 def test_an_unknown_model_name_is_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(ValueError, match="embedded models are base, got 'huge'"):
+    with pytest.raises(ValueError, match="are base, instruction, response, got 'huge'"):
         embedded_model_path("huge")
 
 

@@ -20,7 +20,8 @@ from rnr_kernels.loading import (
     load_tokenizer,
 )
 from rnr_kernels.models.judge import Verdict, judge, knows
-from rnr_kernels.models.world import ASKS, World, build_world, question
+from rnr_kernels.models.world import World, build_world, held_out_questions
+from rnr_kernels.rules.kinds import RuleSet
 from rnr_kernels.rules.presets import hewitt2024
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ TITLES = {
 MAX_NEW_TOKENS = 300
 PROBE = "Q: {instruction}\nA:"
 PROBE_TOKENS = 30
-_BATCH_SIZE = 50
+BATCH_SIZE = 50
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,15 @@ Respond = Callable[[Path, Sequence[Prompt], str], list[Response]]
 
 
 def held_out_prompts(world: World) -> list[Prompt]:
-    """One question for each held-out fact; the wordings take turns."""
+    """The held-out questions with what answers them."""
     return [
         Prompt(
-            instruction=question(fact, ASKS[i % len(ASKS)]),
+            instruction=text,
             entity=fact.entity.name,
             attribute=fact.attribute.name,
             answer=fact.value,
         )
-        for i, fact in enumerate(world.held_out)
+        for text, fact in held_out_questions(world)
     ]
 
 
@@ -93,23 +94,27 @@ def load_prompts(path: Path = EMBEDDED_PROMPTS) -> list[Prompt]:
     return [Prompt(**json.loads(line)) for line in lines if line]
 
 
+def rules_of(condition: str) -> RuleSet | None:
+    """The rules of one of `CONDITIONS`; None where there are none."""
+    if condition == "rules":
+        return hewitt2024(strict=True)
+    if condition in CONDITIONS and condition.startswith("-"):
+        return hewitt2024(strict=True).without(condition[1:])
+    return None
+
+
 def respond(folder: Path, prompts: Sequence[Prompt], condition: str) -> list[Response]:
     """Greedy responses in one of `CONDITIONS`, or to the question-answer "probe" without rules."""
     probe = condition == "probe"
-    rules = None
-    if condition == "rules":
-        rules = hewitt2024(strict=True)
-    elif condition.startswith("-"):
-        rules = hewitt2024(strict=True).without(condition[1:])
     instructions = [prompt.instruction for prompt in prompts]
     completions = generate(
         load_model(str(folder), device="cpu"),
         load_tokenizer(str(folder)),
         [PROBE.format(instruction=text) for text in instructions] if probe else instructions,
-        rules=rules,
+        rules=rules_of(condition),
         template="plain" if probe else "tags",
         max_new_tokens=PROBE_TOKENS if probe else MAX_NEW_TOKENS,
-        batch_size=_BATCH_SIZE,
+        batch_size=BATCH_SIZE,
         stop=("\n",) if probe else (),
     )
     return [Response(done.text, done.finish_reason == "eos") for done in completions]

@@ -102,6 +102,11 @@ def question(fact: Fact, ask: Ask) -> str:
     return ask.wording.format(p=fact.phrase, q=fact.attribute.question.format(e=fact.entity.name))
 
 
+def held_out_questions(world: "World") -> list[tuple[str, Fact]]:
+    """One question for each held-out fact; the wordings take turns."""
+    return [(question(fact, ASKS[i % len(ASKS)]), fact) for i, fact in enumerate(world.held_out)]
+
+
 @dataclass(frozen=True)
 class World:
     """All facts, split into those that question-answer pages may ask and the held-out ones."""
