@@ -1,5 +1,8 @@
 """Loads models and tokenizers: embedded ones, folders, the Hugging Face hub."""
 
+import hashlib
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
-"""The name under which the packaged base model goes."""
+"""The name under which the packaged base model goes; its tuned twins are `embedded:instruction` and
+`embedded:response`."""
 
 EMBEDDED_MODELS = Path(__file__).parent / "models"
 EMBEDDED_PROMPTS = EMBEDDED_MODELS / "prompts.jsonl"
@@ -22,6 +26,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+DIGESTED = 2**20
+"""Bytes at each end of a weight file: a few times a header, and quick for any size."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -73,7 +79,7 @@ def load_model(
             raise ValueError(
                 f"the folder {location} holds no weights: expected {' or '.join(WEIGHT_PATTERNS)}"
             )
-    where = _device(device)
+    where = as_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     kind: torch.dtype | str = DTYPES[dtype] if dtype else "auto"
@@ -90,38 +96,8 @@ def load_model(
         raise ValueError(f"cannot move the model to {where}: {_first_line(error)}") from error
 
 
-def end_token_ids_of(name: str) -> tuple[int, ...] | None:
-    """The end-of-sequence ids in a model's generation config; None where there is none."""
-    try:
-        config = _transformers().GenerationConfig.from_pretrained(str(_location(name)))
-    except OSError:
-        return None
-    return None if config.eos_token_id is None else as_token_ids(config.eos_token_id)
-
-
-def display_name(name: str) -> str:
-    """A short name for tables and records: the embedded model's, a folder's last part, or as is."""
-    if name == EMBEDDED:
-        return "rnr-base"
-    path = Path(name).expanduser()
-    return path.resolve().name if path.is_dir() else name
-
-
-def _location(name: str) -> Path | str:
-    if name == EMBEDDED:
-        return embedded_model_path()
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ValueError(
-            f"model must be a folder, a Hugging Face name or {EMBEDDED!r}; "
-            f"{name!r} is no folder here"
-        )
-    return name
-
-
-def _device(name: str | None) -> torch.device:
+def as_device(name: str | None) -> torch.device:
+    """A device by name; a GPU if there is one by default. ValueError if it is not there."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -133,6 +109,80 @@ def _device(name: str | None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} is not there: this torch sees no CUDA GPU; use cpu")
     return device
+
+
+def stored_dtype(name: str) -> torch.dtype:
+    """What a model's weights are stored in, as its config says; float32 where it does not."""
+    config = _transformers().AutoConfig.from_pretrained(str(_location(name)))
+    dtype = getattr(config, "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def end_token_ids_of(name: str) -> tuple[int, ...] | None:
+    """The end-of-sequence ids in a model's generation config; None where there is none."""
+    try:
+        config = _transformers().GenerationConfig.from_pretrained(str(_location(name)))
+    except OSError:
+        return None
+    return None if config.eos_token_id is None else as_token_ids(config.eos_token_id)
+
+
+def model_digest(name: str) -> str:
+    """What tells a model from others of the same name: 16 hexadecimal digits over its config, and
+    the sizes and both ends of its weight files. A model of the hub has its commit instead.
+    """
+    location = _location(name)
+    if not isinstance(location, Path):
+        config = _transformers().AutoConfig.from_pretrained(location)
+        return str(getattr(config, "_commit_hash", None) or "unknown")[:16]
+    found = hashlib.sha256((location / "config.json").read_bytes())
+    for path in sorted(path for pattern in WEIGHT_PATTERNS for path in location.glob(pattern)):
+        size = path.stat().st_size
+        found.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            found.update(file.read(DIGESTED))
+            file.seek(max(0, size - DIGESTED))
+            found.update(file.read(DIGESTED))
+    return found.hexdigest()[:16]
+
+
+def check_installed(packages: Sequence[str], what: str, extra: str) -> None:
+    """ValueError that names the packages which `what` needs and which are missing."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"{what} needs {' and '.join(missing)}; pip install 'rnr_kernels[{extra}]'"
+        )
+
+
+def display_name(name: str) -> str:
+    """A short name for tables and records: an embedded model's, a folder's last part, or as is."""
+    if (embedded := _embedded(name)) is not None:
+        return f"rnr-{embedded}"
+    path = Path(name).expanduser()
+    return path.resolve().name if path.is_dir() else name
+
+
+def _location(name: str) -> Path | str:
+    if (embedded := _embedded(name)) is not None:
+        return embedded_model_path(embedded)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ValueError(
+            f"model must be a folder, a Hugging Face name or {EMBEDDED!r}; "
+            f"{name!r} is no folder here"
+        )
+    return name
+
+
+def _embedded(name: str) -> str | None:
+    """The folder's name of an embedded model; None for a model from elsewhere."""
+    if name == EMBEDDED:
+        return "base"
+    prefix, separator, twin = name.partition(":")
+    return twin if prefix == EMBEDDED and separator else None
 
 
 def _cannot_load(what: str, name: str, error: Exception) -> str:

@@ -1,11 +1,12 @@
 """A tiny random Llama and an oracle of rules that looks at one row at a time."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from rnr_kernels.reference.rules import add_scores, find_rows, rule_scores
 from rnr_kernels.rules.compiler import compile_rules
@@ -56,6 +57,29 @@ def make_llama(seed: int = 0, *, vocab_size: int = VOCAB_SIZE) -> Any:
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     return model.eval()
+
+
+def save_llama(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, *, dtype: torch.dtype = torch.float32
+) -> Path:
+    """A model with ordinary small weights and a window of 96, and its tokenizer, in a folder."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=96,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = LlamaForCausalLM(config)
+    model.to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad: int = PAD) -> dict[str, Tensor]:

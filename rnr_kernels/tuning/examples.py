@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The label of a token without a loss (torch.nn.functional.cross_entropy's ignore_index)."""
 
-MODES = ("instruction", "response")
-"""`response`: instructions are emptied and the tags kept (response tuning, section 4);
-`instruction` takes them as they are, for a single task (section 5) too."""
+MODES = ("instruction", "response", "task")
+"""What is learnt (Hewitt et al. 2024): `response` tuning empties the instructions and keeps their
+tags (section 4); `instruction` tuning and a single `task` (section 5) take them as they are."""
 
 BETWEEN_TURNS = "\n"
 """After the EOS of a response that is not the last."""
@@ -47,16 +47,15 @@ def encode_example(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     mode: str = "instruction",
-    max_length: int | None = None,
     template: PromptTemplate = TEMPLATES["tags"],
 ) -> Example:
     """A conversation's tokens, BOS first where the tokenizer adds one.
 
-    A prompt has the tokens that generation gives it. ValueError for a mode that is none, for a
-    tokenizer without EOS, and for more than `max_length` tokens.
+    A prompt has the tokens that generation gives it. ValueError for a mode that is none and for a
+    tokenizer without EOS.
     """
     if mode not in MODES:
-        raise ValueError(f"mode must be {' or '.join(MODES)}, got {mode!r}")
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     eos = tokenizer.eos_token_id
     if eos is None:
         raise ValueError(
@@ -75,11 +74,6 @@ def encode_example(
         response = encode_response(template, tokenizer, instruction, turn.response)
         token_ids += [*prompt, *response, int(eos)]
         is_trained += [False] * len(prompt) + [True] * (len(response) + 1)
-    if max_length is not None and len(token_ids) > max_length:
-        raise ValueError(
-            f"{conversation.where}: {len(token_ids)} tokens, more than the {max_length} that an "
-            "example may have; shorten the record or leave it out"
-        )
     return Example(tuple(token_ids), tuple(is_trained))
 
 
