@@ -1,8 +1,9 @@
-"""Reading prompts and writing responses as JSON Lines."""
+"""Reading prompts, and reading and writing responses, as JSON Lines."""
 
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -12,6 +13,20 @@ from rnr_kernels.templates import check_text
 
 INSTRUCTION_FIELDS = ("instruction", "prompt")
 EXPECTED = "one JSON object a line with an 'instruction'"
+EXPECTED_OUTPUTS = (
+    "one JSON object a line (or an array of them) with 'instruction', 'output' and 'generator', as "
+    "rnr-kernels generate --out and AlpacaEval write it"
+)
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """One response, of whom, and how it ended (None where its file does not say)."""
+
+    instruction: str
+    output: str
+    generator: str
+    finish_reason: str | None = None
 
 
 def read_instructions(path: str | Path) -> list[str]:
@@ -21,6 +36,39 @@ def read_instructions(path: str | Path) -> list[str]:
     """
     records = read_records(path, "prompts", EXPECTED)
     return [_instruction(record, where) for where, record in records]
+
+
+def read_outputs(path: str | Path) -> list[ModelOutput]:
+    """The responses of one generator, from `rnr-kernels generate --out` or in AlpacaEval's format.
+
+    An instruction may come more than once, and an output may be empty. Raises ValueError that names
+    the line for a field that is missing or no text, and for a second generator.
+    """
+    outputs: list[ModelOutput] = []
+    for where, record in read_records(path, "outputs", EXPECTED_OUTPUTS):
+        found = ModelOutput(
+            _instruction(record, where),
+            _text(record, "output", where),
+            _text(record, "generator", where),
+            None if record.get("finish_reason") is None else _text(record, "finish_reason", where),
+        )
+        if outputs and found.generator != outputs[0].generator:
+            raise ValueError(
+                f"{where}: a response of {found.generator!r} in a file of {outputs[0].generator!r};"
+                " put each generator's responses into a file of their own"
+            )
+        outputs.append(found)
+    return outputs
+
+
+def _text(record: Mapping[str, Any], field: str, where: str) -> str:
+    if field not in record:
+        raise ValueError(f"{where}: the field {field!r} is missing; expected {EXPECTED_OUTPUTS}")
+    value = record[field]
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {field!r} must be text, got {type(value).__name__}")
+    check_text(value, f"{where}: {field!r}")
+    return value
 
 
 def read_records(path: str | Path, kind: str, expected: str) -> list[tuple[str, Any]]:
@@ -87,7 +135,7 @@ def _instruction(record: object, where: str) -> str:
 def completion_record(
     completion: Completion, *, generator: str, template: str, seed: int | None
 ) -> dict[str, Any]:
-    """A finished response as a record; AlpacaEval reads its first three fields."""
+    """A finished response as a record; its first three fields are AlpacaEval's."""
     return {
         "instruction": completion.instruction,
         "output": completion.text,
