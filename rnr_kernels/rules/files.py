@@ -101,7 +101,7 @@ def save_rules(rules: RuleSet, path: str | os.PathLike[str]) -> None:
     Raises ValueError for a ScoreVector, which no rule file can hold; nothing is written then.
     """
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = rule_file_suffix(path)
     data: dict[str, Any] = {} if rules.name is None else {"name": rules.name}
     data["rules"] = [_entry(rule, number) for number, rule in enumerate(rules, start=1)]
     if suffix == ".toml":
@@ -117,7 +117,8 @@ def save_rules(rules: RuleSet, path: str | os.PathLike[str]) -> None:
     path.write_bytes(text.encode("utf-8"))
 
 
-def _suffix(path: Path) -> str:
+def rule_file_suffix(path: Path) -> str:
+    """`.toml` or `.json`; ValueError for any other name."""
     suffix = path.suffix.lower()
     if suffix not in (".toml", ".json"):
         raise ValueError(f"a rule file's name ends in .toml or .json, got {path}")
@@ -128,7 +129,7 @@ def _content(path: Path) -> bytes:
     """The bytes of a rule file; OSError in words."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; pass the .toml or .json rule file in it")
-    _suffix(path)
+    rule_file_suffix(path)
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -140,7 +141,7 @@ def _content(path: Path) -> bytes:
 
 
 def _parse(content: bytes, path: Path) -> Any:
-    suffix = _suffix(path)
+    suffix = rule_file_suffix(path)
     try:
         text = content.decode("utf-8")
         return tomllib.loads(text) if suffix == ".toml" else _parse_json(text)
