@@ -24,6 +24,6 @@ def main() -> None:
         sys.exit(2)
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
-        advice = "try a smaller --batch-size, another --device or --dtype"
+        advice = "try a smaller batch, another --device or --dtype"
         typer.secho(f"rnr-kernels: torch stopped: {reason}; {advice}", fg="red", err=True)
         sys.exit(1)

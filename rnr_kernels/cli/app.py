@@ -4,7 +4,10 @@ import typer
 
 from rnr_kernels.cli.generate import generate_command
 from rnr_kernels.cli.info import info_command
+from rnr_kernels.cli.lab import lab_command
 from rnr_kernels.cli.rules import rules_app
+from rnr_kernels.cli.tune import tune_command
+from rnr_kernels.cli.win_rate import win_rate_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,5 +17,8 @@ app = typer.Typer(
     help="Decode language models with rules multiplied into their next-token distribution.",
 )
 app.command("generate")(generate_command)
+app.command("win-rate")(win_rate_command)
 app.add_typer(rules_app, name="rules")
+app.command("tune")(tune_command)
+app.command("lab")(lab_command)
 app.command("info")(info_command)

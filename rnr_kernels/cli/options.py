@@ -7,7 +7,13 @@ import typer
 from rnr_kernels.rules.files import find_rules
 from rnr_kernels.rules.kinds import RuleSet
 
-Model = Annotated[str, typer.Option(help="Folder or Hugging Face name of a causal language model.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Folder or Hugging Face name of a causal language model, or embedded, "
+        "embedded:instruction, embedded:response."
+    ),
+]
 Rules = Annotated[
     list[str],
     typer.Option(help="Preset or .toml/.json rule file; give it again to add up; none: no rules."),

@@ -1,4 +1,4 @@
-"""What a running generation shows: a progress bar, or the text as it comes."""
+"""What a running generation or training shows: a progress bar, or the text as it comes."""
 
 import sys
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rnr_kernels.generation import Completion, response_text
+from rnr_kernels.tuning.monitor import Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,6 +60,41 @@ class GenerationProgress:
     def finish_one(self) -> None:
         """One more response is done."""
         self._progress.advance(self._task)
+
+
+class TrainingProgress:
+    """A bar over optimiser steps with the loss and the time left, on stderr."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("tuning", total=None, loss="")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def on_step(self, step: Step, num_steps: int) -> None:
+        """One more step is done; shows the bar from the first on, and so in one process only."""
+        self._progress.start()
+        self._progress.update(
+            self._task, completed=step.step, total=num_steps, loss=f"loss {step.loss:.3f}"
+        )
 
 
 class TextStream:

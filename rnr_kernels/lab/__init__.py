@@ -1,0 +1,1 @@
+"""The tuning lab: implicit instruction tuning, reproduced in miniature on the embedded model."""
