@@ -19,7 +19,7 @@ FOR_GPUS := build/cuda/.built
 NVCC     := $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-sanitize test-gpu-static bench gpu-check gpu-peers lint format wheel clean
+.PHONY: help setup demo test test-sanitize test-gpu-static test-browser bench gpu-check gpu-peers lint format wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 24
@@ -60,6 +60,9 @@ test-gpu-static: $(LIBRARY) $(EMULATED) $(if $(NVCC),$(FOR_GPUS)) ## Run the GPU
 	  -W ignore::RuntimeWarning tests/gpu_static/on_cpu.py tests/test_backends.py tests/test_ops_*.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/gpu_static/compiled.py \
 	  tests/gpu_static/variants.py tests/gpu_static/cuda_kernels.py
+
+test-browser: $(LIBRARY) ## Try the token-shift report in a headless Chromium, which must be installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/browser/report.py tests/browser/large_report.py
 
 bench: $(LIBRARY) ## Measure the ops beside their peers (10 min on an idle machine; try with QUICK=1)
 	$(BIN)/python -m pytest benchmarks -q --benchmark-columns=median,iqr,rounds,iterations \

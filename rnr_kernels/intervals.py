@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 NUM_DRAWS = 2000
+NUM_BAND_DRAWS = 500
 COVERAGE = 0.95
 
 
@@ -49,6 +50,46 @@ def ratio_interval(
         for one, other in _draws((above, below), num_draws, seed)
     ]
     return _ends(results)
+
+
+def mean_bands(
+    values: ArrayLike, *, num_draws: int = NUM_BAND_DRAWS, seed: int = 0
+) -> tuple[Array, Array]:
+    """95 % intervals [positions] of the means over prompts of `values` [prompts, positions].
+
+    NaN stands where a prompt has no value. Prompts are drawn with replacement, the same at every
+    position; a draw counts where one of its prompts has a value. NaN where no draw counts. Raises
+    ValueError for no values, or for infinite ones.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(
+            f"values must be [prompts, positions] with at least one of each, got {table.shape}"
+        )
+    if np.isinf(table).any():
+        raise ValueError("values must be finite, or NaN where a prompt has none")
+    there = ~np.isnan(table)
+    num_prompts = len(table)
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=num_draws)
+    weights = times.astype(np.float64)
+    counts = weights @ there.astype(np.float64)
+    sums = weights @ np.where(there, table, 0)
+    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    tail = (1 - COVERAGE) / 2
+    return _quantile(means, tail), _quantile(means, 1 - tail)
+
+
+def _quantile(means: Array, quantile: float) -> Array:
+    """Of each column's values, those that are not NaN; between two of them linearly."""
+    ordered = np.sort(means, axis=0)  # NaN comes last
+    last = (~np.isnan(means)).sum(axis=0) - 1
+    place = np.maximum(last, 0) * quantile
+    below = np.floor(place).astype(int)
+    above = np.minimum(below + 1, np.maximum(last, 0))
+    columns = np.arange(means.shape[1])
+    low, high = ordered[below, columns], ordered[above, columns]
+    return np.asarray(low + (high - low) * (place - below))
 
 
 def _table(name: str, values: ArrayLike) -> Array:

@@ -1,9 +1,11 @@
 """Bootstrap intervals: what they hold, and what they refuse."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from rnr_kernels.intervals import bootstrap_interval, ratio_interval
+from rnr_kernels.intervals import bootstrap_interval, mean_bands, ratio_interval
 
 
 def test_an_interval_holds_the_mean_and_shrinks_to_a_point_without_variation() -> None:
@@ -83,3 +85,37 @@ def test_a_ratio_over_seeds_draws_them_too() -> None:
     """Two seeds that share nothing but the prompts: a draw has one of them twice, or both."""
     assert ratio_interval([[0.0] * 40, [2.0] * 40], [[2.0] * 40] * 2) == (0.0, 1.0)
     assert ratio_interval([[1.0, 2.0], [1.0, 2.0]], [[4.0, 8.0]] * 2) == (0.25, 0.25)
+
+
+def test_bands_in_literal_numbers() -> None:
+    """Two prompts: a draw has the first twice, the second twice, or each once."""
+    low, high = mean_bands([[1.0, 5.0, np.nan], [3.0, np.nan, np.nan]])
+    assert low[:2].tolist() == [1.0, 5.0] and high[:2].tolist() == [3.0, 5.0]
+    assert np.isnan(low[2]) and np.isnan(high[2])
+
+
+def test_bands_are_the_intervals_of_each_column() -> None:
+    values = np.random.default_rng(0).normal(loc=[0, 5, 10], size=(400, 3))
+    bands = np.array(mean_bands(values, num_draws=4000))
+    alone = np.array([bootstrap_interval(column) for column in values.T]).T
+    assert bands == pytest.approx(alone, abs=0.01)
+
+
+def test_bands_leave_out_the_prompts_without_a_value() -> None:
+    values = np.array([[1.0, 2.0], [2.0, np.nan], [6.0, 4.0], [7.0, np.nan]])
+    low, high = mean_bands(values)
+    assert 1 <= low[0] < 4 < high[0] <= 7
+    assert (low[1], high[1]) == (2.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, 2.0], r"must be \[prompts, positions\] .* got \(2,\)"),
+        (np.zeros((0, 3)), r"got \(0, 3\)"),
+        ([[1.0, np.inf]], "must be finite, or NaN"),
+    ],
+)
+def test_bands_of_other_values_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mean_bands(values)

@@ -1,10 +1,14 @@
 """The published figures that stand beside the lab's, in percent.
 
-Hewitt et al. 2024 (arXiv 2409.14254): Tables 1 to 4, win rates against the instruction-tuned
-Llama-2-7B (OLMo-7B). Lin et al. 2023 (arXiv 2312.01552): Figure 3.
+Hewitt et al. 2024 (arXiv 2409.14254): Tables 1, 3 and 4, win rates against the instruction-tuned
+Llama-2-7B (OLMo-7B). Those of the analyses stand with them.
 """
 
 from collections.abc import Sequence
+
+from rnr_kernels.analysis.published import RANKING, SHIFTS
+
+__all__ = ["RANKING", "SHIFTS", "WIN_RATES", "cell"]
 
 WIN_RATES: dict[str, tuple[float, float | None]] = {
     "base": (2.4, 4.7),
@@ -20,15 +24,6 @@ WIN_RATES: dict[str, tuple[float, float | None]] = {
     "-uniform": (16.3, None),
 }
 """(Llama-2-7B, OLMo-7B); rules were tried on the former alone."""
-
-RANKING: dict[str, tuple[float, float]] = {"base": (80.4, 74.5), "instruction": (77.4, 74.3)}
-
-SHIFTS: dict[str, tuple[float, float, float]] = {
-    "Llama-2-7B to its chat model": (77.7, 14.5, 7.8),
-    "Llama-2-7B to Vicuna": (82.4, 12.8, 4.8),
-    "Mistral-7B to its instruct model": (82.2, 12.5, 5.2),
-}
-"""Unshifted, marginal, shifted."""
 
 
 def cell(figures: Sequence[float | None]) -> str:
