@@ -4,10 +4,19 @@ import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from rnr_kernels.backends.heads import Head
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
+
+LOGIT_SCALES = {"logit_scale": 1.0, "lm_head_multiplier": 1.0, "logits_scaling": -1.0}
+"""Names in configs of what logits are multiplied with (Cohere, Falcon-H1), to this power: Granite
+divides."""
+
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Names in configs of a cap * tanh(logits / cap) (Gemma, RecurrentGemma, xLSTM)."""
 
 
 class ForwardPass:
@@ -89,7 +98,12 @@ class ForwardPass:
 
 def context_window(model: "PreTrainedModel") -> int | None:
     """The most tokens the model can hold, None where its config does not say."""
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return config_window(model.config)
+
+
+def config_window(config: Any) -> int | None:
+    """The same from a model's config alone."""
+    window = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(window) if window and window > 0 else None
 
 
@@ -97,6 +111,26 @@ def logits_width(model: "PreTrainedModel") -> int:
     """Columns of the model's logits, which may be more than the tokenizer has tokens."""
     width = getattr(model.get_output_embeddings(), "out_features", None)
     return int(width or model.config.get_text_config().vocab_size)
+
+
+def plain_head(model: "PreTrainedModel") -> Head | None:
+    """The LM head as `linear_token_stats` takes it, None where it is no linear layer in float32.
+
+    Logits that a model rounds to bfloat16 are its own: ties and ranks of float32 ones would be
+    others. Scale and soft cap are what the config has under known names, which a model need not
+    follow: compare with its logits before you rely on them.
+    """
+    head: Any = model.get_output_embeddings()
+    # Of a subclass (quantised, adapted, parametrised) the weight alone does not say what it does.
+    if type(head) is not nn.Linear or head.weight.dtype != torch.float32 or head.weight.is_meta:
+        return None
+    config = model.config.get_text_config()
+    scale = 1.0
+    for name, power in LOGIT_SCALES.items():
+        scale *= float(getattr(config, name, None) or 1.0) ** power
+    caps = [float(getattr(config, name, None) or 0.0) for name in SOFTCAPS]
+    bias = None if head.bias is None else head.bias.detach()
+    return Head(head.weight.detach(), bias, scale, max(caps))
 
 
 def _has_cache(outputs: Any) -> bool:

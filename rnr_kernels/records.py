@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,9 @@ from rnr_kernels.generation import Completion
 from rnr_kernels.templates import check_text
 
 INSTRUCTION_FIELDS = ("instruction", "prompt")
+ALPACA_INPUT = "{instruction}\n\n{input}"
+"""An instruction that comes with an input (Alpaca's own files join the two in a sentence)."""
+
 EXPECTED = "one JSON object a line with an 'instruction'"
 EXPECTED_OUTPUTS = (
     "one JSON object a line (or an array of them) with 'instruction', 'output' and 'generator', as "
@@ -77,38 +80,49 @@ def read_records(path: str | Path, kind: str, expected: str) -> list[tuple[str, 
     Raises ValueError that says what was `expected` of this `kind` of file, and names the line, for
     what is not JSON and for a file without records.
     """
-    path = Path(path)
+    return list(iterate_records(path, kind, expected))
+
+
+def iterate_records(path: str | Path, kind: str, expected: str) -> Iterator[tuple[str, Any]]:
+    """The same one by one: of a JSON Lines file, one line is in memory."""
+    path, empty = Path(path), True
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            for where, record in _records(file, path, expected):
+                empty = False
+                yield f"{path}, {where}", record
     except FileNotFoundError:
         raise ValueError(f"the {kind} file {path} does not exist; expected {expected}") from None
     except IsADirectoryError:
         raise ValueError(f"the {kind} file {path} is a folder; expected {expected}") from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+    except UnicodeDecodeError:
+        line = _undecodable_line(path)
         raise ValueError(f"{path}, line {line}: not UTF-8 text; expected {expected}") from None
-    records = [(f"{path}, {where}", record) for where, record in _records(text, path, expected)]
-    if not records:
+    if empty:
         raise ValueError(f"the {kind} file {path} is empty; expected {expected}")
-    return records
 
 
-def _records(text: str, path: Path, expected: str) -> list[tuple[str, Any]]:
-    if text.lstrip().startswith("["):
-        try:
-            return [(f"record {n}", record) for n, record in enumerate(json.loads(text), start=1)]
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {error.lineno}: not JSON: {error.msg}; expected {expected}"
-            ) from None
-        except RecursionError:
-            raise ValueError(f"{path}: too deeply nested to be a list of records") from None
-    records = []
-    for number, line in enumerate(text.split("\n"), start=1):
+def _undecodable_line(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1  # the file has changed meanwhile
+
+
+def _records(file: IO[str], path: Path, expected: str) -> Iterator[tuple[str, Any]]:
+    is_first = True
+    for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
+        if is_first and line.lstrip().startswith("["):
+            yield from _array("\n" * (number - 1) + line + file.read(), path, expected)
+            return
+        is_first = False
         try:
-            records.append((f"line {number}", json.loads(line)))
+            record = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}; "
@@ -116,7 +130,19 @@ def _records(text: str, path: Path, expected: str) -> list[tuple[str, Any]]:
             ) from None
         except RecursionError:
             raise ValueError(f"{path}, line {number}: too deeply nested for a record") from None
-    return records
+        yield f"line {number}", record
+
+
+def _array(text: str, path: Path, expected: str) -> Iterator[tuple[str, Any]]:
+    try:
+        records = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}, line {error.lineno}: not JSON: {error.msg}; expected {expected}"
+        ) from None
+    except RecursionError:
+        raise ValueError(f"{path}: too deeply nested to be a list of records") from None
+    yield from ((f"record {number}", record) for number, record in enumerate(records, start=1))
 
 
 def _instruction(record: object, where: str) -> str:

@@ -14,6 +14,7 @@ from rnr_kernels.analysis.response_ranking import (
     Ranking,
     draw_responses,
     rank_responses,
+    rankings,
 )
 from rnr_kernels.loading import EMBEDDED, load_model, load_tokenizer
 from rnr_kernels.models.evaluate import load_prompts
@@ -136,6 +137,39 @@ def test_each_distinct_text_is_scored_once(tiny_bpe: PreTrainedTokenizerBase) ->
     assert len(rows) == 4 + 4 + 2
 
 
+def test_several_scorings_come_from_one_pass(tiny_bpe: PreTrainedTokenizerBase) -> None:
+    model = make_llama()
+    rows: list[list[int]] = []
+    model.register_forward_pre_hook(
+        lambda module, inputs, kwargs: rows.extend(kwargs["input_ids"].tolist()), with_kwargs=True
+    )
+    progress: list[tuple[int, int]] = []
+    found = rankings(
+        model, tiny_bpe, PAIRS, scorings=("pmi", "sum", "mean"), num_draws=2, batch_tokens=100,
+        on_scored=lambda done, total: progress.append((done, total)),
+    )  # fmt: skip
+    # 6 real and 12 mixed texts, of which those with the response "I" coincide or not by the draws;
+    # and each of the 5 distinct responses after the empty instruction.
+    texts = {(PAIRS[i][0], PAIRS[j][1]) for i, j in zip(found[0].pair, found[0].drawn, strict=True)}
+    assert len(rows) == len(texts | set(PAIRS)) + 5
+    assert progress[-1] == (len(rows), len(rows)) and len(progress) > 2
+    assert sorted(progress) == progress
+    for scoring, ranking in zip(("pmi", "sum", "mean"), found, strict=True):
+        alone = rank_responses(
+            model, tiny_bpe, PAIRS, scoring=scoring, num_draws=2, batch_tokens=100
+        )
+        assert ranking.scoring == scoring
+        assert ranking.score.tolist() == alone.score.tolist()
+        assert ranking.drawn_score.tolist() == alone.drawn_score.tolist()
+
+
+def test_given_draws_are_taken_as_they_are(tiny_bpe: PreTrainedTokenizerBase) -> None:
+    draws = np.array([0, 0, 3]), np.array([5, 2, 1])
+    (ranking,) = rankings(make_llama(), tiny_bpe, PAIRS, scorings=("sum",), draws=draws)
+    assert ranking.pair.tolist() == [0, 0, 3] and ranking.drawn.tolist() == [5, 2, 1]
+    assert_as_alone(ranking, make_llama(), tiny_bpe, PAIRS)
+
+
 def test_the_result_says_how_it_came_about(tiny_bpe: PreTrainedTokenizerBase) -> None:
     ranking = rank_responses(
         make_llama(), tiny_bpe, PAIRS, scoring="sum", num_draws=3, seed=7, match_length=True,
@@ -178,6 +212,17 @@ def test_draws_are_other_responses_without_replacement() -> None:
     }  # fmt: skip
     pair, drawn = draw_responses(pairs, num_draws=9)
     assert sorted(drawn[pair == 0].tolist()) == [1, 4, 5]
+
+
+def test_a_response_that_does_not_fit_is_never_drawn() -> None:
+    pairs = [(str(i), f"r{i}") for i in range(5)]
+    pair, drawn = draw_responses(
+        pairs, num_draws=9, fits=lambda i: np.arange(5) < 4 if i == 0 else np.ones(5, bool)
+    )
+    assert sorted(drawn[pair == 0].tolist()) == [1, 2, 3]
+    assert sorted(drawn[pair == 1].tolist()) == [0, 2, 3, 4]
+    with pytest.raises(ValueError, match="pair 1: every other response"):
+        draw_responses(pairs, num_draws=1, fits=lambda i: np.arange(5) == i)
 
 
 def test_the_seed_decides_the_draws() -> None:

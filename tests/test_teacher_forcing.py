@@ -21,7 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def tiny(kind: str) -> Any:
+def tiny(kind: str, **options: Any) -> Any:
     """A model of a kind with random weights, 40 tokens, and a window of 24."""
     common: dict[str, Any] = {"vocab_size": 40, "bos_token_id": 1, "eos_token_id": 2}
     if kind != "gpt2":
@@ -30,7 +30,7 @@ def tiny(kind: str) -> Any:
             "pad_token_id": 0,
         }  # fmt: skip
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **common, **KINDS[kind])
+    config = AutoConfig.for_model(kind, **(common | KINDS.get(kind, {}) | options))
     return AutoModelForCausalLM.from_config(config).eval()
 
 

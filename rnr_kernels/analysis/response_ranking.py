@@ -4,7 +4,7 @@ P(response | instruction) > P(random response | instruction), the rate at which 
 et al. 2024, section 4).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 
 from rnr_kernels.forward import context_window
 from rnr_kernels.intervals import bootstrap_interval
-from rnr_kernels.ops import token_stats
-from rnr_kernels.teacher_forcing import BATCH_TOKENS, Forced, force, response_logits
+from rnr_kernels.teacher_forcing import (
+    BATCH_TOKENS,
+    Forced,
+    force,
+    response_rows,
+    row_stats,
+)
 from rnr_kernels.templates import PromptTemplate, check_text, prompt_template
 
 if TYPE_CHECKING:
@@ -96,9 +101,37 @@ def rank_responses(
     responses, an empty response, an unknown scoring, no draws, a tokenizer without EOS, a text
     longer than the model's window. ValueError afterwards if a score is not finite.
     """
+    (ranking,) = rankings(
+        model, tokenizer, pairs, scorings=(scoring,), num_draws=num_draws, seed=seed,
+        match_length=match_length, template=template, batch_tokens=batch_tokens,
+    )  # fmt: skip
+    return ranking
+
+
+def rankings(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    pairs: Sequence[tuple[str, str]],
+    *,
+    scorings: Sequence[str] = tuple(SCORINGS),
+    num_draws: int = 5,
+    seed: int = 0,
+    match_length: bool = False,
+    draws: tuple[Ints, Ints] | None = None,
+    template: str | PromptTemplate = "tags",
+    batch_tokens: int = BATCH_TOKENS,
+    on_scored: Callable[[int, int], None] | None = None,
+) -> list[Ranking]:
+    """`rank_responses` by several scorings, of the same comparisons, from one pass a text.
+
+    "pmi" adds a pass for each distinct response after the empty instruction. `draws` takes the
+    place of `draw_responses` with the other arguments, so that several models are compared in the
+    same way. `on_scored` gets the number of texts scored so far, and that of all.
+    """
     pairs = [(instruction, response) for instruction, response in pairs]
-    if scoring not in SCORINGS:
-        raise ValueError(f"scoring must be {', '.join(SCORINGS)}, got {scoring!r}")
+    for scoring in scorings:
+        if scoring not in SCORINGS:
+            raise ValueError(f"scoring must be {', '.join(SCORINGS)}, got {scoring!r}")
     end = tokenizer.eos_token_id
     if end is None:
         raise ValueError(
@@ -107,41 +140,44 @@ def rank_responses(
     if isinstance(template, str):
         template = prompt_template(template)
     _check_pairs(pairs)
-    prompt = tuple(template.encode(tokenizer, "")) if scoring == "pmi" else ()
-    if scoring == "pmi" and not prompt:
+    prompt = tuple(template.encode(tokenizer, "")) if "pmi" in scorings else ()
+    if "pmi" in scorings and not prompt:
         raise ValueError(
             f"scoring 'pmi' needs a prompt without instruction, and template {template.name!r} "
             "has no tokens then; use template 'tags'"
         )
     real = [force(tokenizer, template, *pair, end=end) for pair in pairs]
-    lengths = [len(text.response_token_ids) for text in real] if match_length else None
-    pair, drawn = draw_responses(pairs, num_draws=num_draws, seed=seed, lengths=lengths)
+    if draws is None:
+        lengths = [len(text.response_token_ids) for text in real] if match_length else None
+        draws = draw_responses(pairs, num_draws=num_draws, seed=seed, lengths=lengths)
+    pair, drawn = draws
 
     texts = dict(zip(pairs, real, strict=True))
     origins = {own: (i, i) for i, own in enumerate(pairs)}
     for i, j in zip(pair.tolist(), drawn.tolist(), strict=True):
-        mixed = pairs[i][0], pairs[j][1]
-        if mixed not in texts:
-            texts[mixed], origins[mixed] = force(tokenizer, template, *mixed, end=end), (i, j)
+        key = pairs[i][0], pairs[j][1]
+        if key not in texts:
+            texts[key], origins[key] = force(tokenizer, template, *key, end=end), (i, j)
     _check_window(model, texts, origins)
 
-    totals = _log_probabilities(model, list(texts.values()), batch_tokens)
-    if scoring == "mean":
-        totals = totals / [len(text.response_token_ids) for text in texts.values()]
-    elif scoring == "pmi":
-        totals = totals - _without_instruction(model, prompt, list(texts.values()), batch_tokens)
-    scores = dict(zip(texts, totals.tolist(), strict=True))
-    for key, score in scores.items():
-        if not np.isfinite(score):
-            raise ValueError(
-                f"{_named(*origins[key])}: its score is {score}: the model's logits are NaN, or "
-                "give a token probability 0; try another dtype, or leave the pair out"
-            )
-    return Ranking(
-        scoring, num_draws, seed, match_length, template.name, pair, drawn,
-        np.array([scores[pairs[i]] for i in pair]),
-        np.array([scores[pairs[i][0], pairs[j][1]] for i, j in zip(pair, drawn, strict=True)]),
-    )  # fmt: skip
+    scores = _scores(model, list(texts.values()), scorings, prompt, batch_tokens, on_scored)
+    places = {key: place for place, key in enumerate(texts)}
+    own = np.array([places[pairs[i]] for i in pair])
+    mixed = np.array([places[pairs[i][0], pairs[j][1]] for i, j in zip(pair, drawn, strict=True)])
+    found = []
+    for scoring, values in zip(scorings, scores, strict=True):
+        for key, score in zip(texts, values.tolist(), strict=True):
+            if not np.isfinite(score):
+                raise ValueError(
+                    f"{_named(*origins[key])}: its score is {score}: the model's logits are NaN, "
+                    "or give a token probability 0; try another dtype, or leave the pair out"
+                )
+        ranking = Ranking(
+            scoring, num_draws, seed, match_length, template.name, pair, drawn,
+            values[own], values[mixed],
+        )  # fmt: skip
+        found.append(ranking)
+    return found
 
 
 def draw_responses(
@@ -150,23 +186,25 @@ def draw_responses(
     num_draws: int,
     seed: int = 0,
     lengths: Sequence[int] | None = None,
+    fits: Callable[[int], NDArray[np.bool_]] | None = None,
 ) -> tuple[Ints, Ints]:
     """Random pairs for every pair: int64 [C] and [C], whose instruction and whose response.
 
     A pair is drawn without replacement, all there are where they are fewer than `num_draws`; never
     one with the same response, or with the same instruction, to which its response would be a real
     one too. With `lengths` (of each response, in tokens) the nearest in length are taken, by chance
-    among equals. The same seed gives the same draws.
+    among equals. `fits(i)`, bool [pairs], says which responses may follow the instruction of pair
+    i. The same seed gives the same draws.
     """
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
     rng = np.random.default_rng(seed)
-    instructions, responses = (_numbered([pair[side] for pair in pairs]) for side in (0, 1))
+    others = rivals(pairs)
     sizes = None if lengths is None else np.asarray(lengths)
     chosen = []
     for i in range(len(pairs)):
-        others = (instructions != instructions[i]) & (responses != responses[i])
-        order = rng.permutation(np.flatnonzero(others))
+        among = others(i) if fits is None else others(i) & fits(i)
+        order = rng.permutation(np.flatnonzero(among))
         if not len(order):
             raise ValueError(
                 f"pair {i + 1}: every other response is its own, or to the same instruction; add "
@@ -177,6 +215,12 @@ def draw_responses(
         chosen.append(order[:num_draws])
     pair = np.repeat(np.arange(len(pairs)), [len(some) for some in chosen])
     return pair, np.concatenate(chosen)
+
+
+def rivals(pairs: Sequence[tuple[str, str]]) -> Callable[[int], NDArray[np.bool_]]:
+    """Which pairs have a random response for pair i, bool [pairs]: see `draw_responses`."""
+    instructions, responses = (_numbered([pair[side] for pair in pairs]) for side in (0, 1))
+    return lambda i: (instructions != instructions[i]) & (responses != responses[i])
 
 
 def _numbered(texts: Sequence[str]) -> Ints:
@@ -218,22 +262,49 @@ def _named(instruction: int, response: int) -> str:
     return f"the response of pair {response + 1} after the instruction of pair {instruction + 1}"
 
 
+def _scores(
+    model: "PreTrainedModel",
+    texts: Sequence[Forced],
+    scorings: Sequence[str],
+    prompt: tuple[int, ...],
+    batch_tokens: int,
+    on_scored: Callable[[int, int], None] | None,
+) -> list[Floats]:
+    """Of each scoring, the score of each text, in nats; `prompt` is that without instruction."""
+    responses = [text.response_token_ids for text in texts]
+    places: dict[tuple[int, ...], int] = {}
+    order: list[int] = []
+    if "pmi" in scorings:
+        order = [places.setdefault(response, len(places)) for response in responses]
+    num_texts = len(texts) + len(places)
+    num_scored = 0
+
+    def advance(more: int) -> None:
+        nonlocal num_scored
+        num_scored += more
+        if on_scored is not None:
+            on_scored(num_scored, num_texts)
+
+    sums = _log_probabilities(model, texts, batch_tokens, advance)
+    found: dict[str, Floats] = {"sum": sums, "mean": sums / [len(each) for each in responses]}
+    if places:
+        alone = [Forced(prompt, response) for response in places]
+        found["pmi"] = sums - _log_probabilities(model, alone, batch_tokens, advance)[order]
+    return [found[scoring] for scoring in scorings]
+
+
 def _log_probabilities(
-    model: "PreTrainedModel", texts: Sequence[Forced], batch_tokens: int
+    model: "PreTrainedModel",
+    texts: Sequence[Forced],
+    batch_tokens: int,
+    advance: Callable[[int], None],
 ) -> Floats:
     """log p(response | prompt) of each text, in nats: float32 terms, summed in float64."""
     totals = np.empty(len(texts))
-    for batch in response_logits(model, texts, batch_tokens=batch_tokens):
-        logprobs = token_stats(batch.logits, batch.token_ids).logprob.double().split(batch.lengths)
-        totals[batch.indices] = [float(some.sum()) for some in logprobs]
+
+    for rows in response_rows(model, texts, batch_tokens=batch_tokens):
+        logprobs = row_stats(rows).logprob.double().split(rows.lengths)
+        totals[rows.indices] = [float(some.sum()) for some in logprobs]
+        advance(len(rows.indices))
+        del rows  # before the next are computed
     return totals
-
-
-def _without_instruction(
-    model: "PreTrainedModel", prompt: tuple[int, ...], texts: Sequence[Forced], batch_tokens: int
-) -> Floats:
-    """log p of the same response tokens after the empty instruction's prompt, [texts]."""
-    places: dict[tuple[int, ...], int] = {}
-    order = [places.setdefault(text.response_token_ids, len(places)) for text in texts]
-    alone = [Forced(prompt, response) for response in places]
-    return _log_probabilities(model, alone, batch_tokens)[order]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rnr_kernels.analysis.run import ShiftProgress
 from rnr_kernels.generation import Completion, response_text
 from rnr_kernels.tuning.monitor import Step
 
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def counting_progress(what: str) -> Progress:
+    """A bar on stderr over things of one kind, for a task; none where stderr is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn(what),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 class GenerationProgress:
@@ -60,6 +76,47 @@ class GenerationProgress:
     def finish_one(self) -> None:
         """One more response is done."""
         self._progress.advance(self._task)
+
+
+class ShiftBar:
+    """A bar over the batches of a token-shift run, with tokens per second and the time left."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("batches"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=None, speed="", start=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, progress: ShiftProgress) -> None:
+        """The clock starts with the first call: the models are in memory then."""
+        task = self._progress.tasks[0]
+        if not task.started:
+            self._progress.start_task(self._task)
+        elapsed = task.elapsed or 0.0
+        speed = f"{progress.num_tokens / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
+        self._progress.update(
+            self._task, completed=progress.done_batches, total=progress.num_batches, speed=speed
+        )
 
 
 class TrainingProgress:

@@ -6,18 +6,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
 from rnr_kernels.cli import INTERRUPTED
+from rnr_kernels.cli.progress import counting_progress
 from rnr_kernels.models.exact_answers import exact_verdicts
 from rnr_kernels.records import check_writable, read_outputs
 from rnr_kernels.tuning.alpaca_eval import (
@@ -96,7 +90,7 @@ def win_rate_command(
         return
 
     judged: list[Judged] = []
-    bar = _progress()
+    bar = counting_progress("judged")
     try:
         with bar:
             task = bar.add_task("", total=len(pairs))
@@ -150,19 +144,6 @@ def _prepare(folder: Path, *, force: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (MODEL_OUTPUTS, REFERENCE_OUTPUTS):
         check_writable(folder / name, force=force)
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("judged"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _both(judged: list[Judged], bar: Progress, task: TaskID) -> Callable[[Judged], None]:

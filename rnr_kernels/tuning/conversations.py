@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnr_kernels.records import read_records
+from rnr_kernels.records import ALPACA_INPUT, read_records
 from rnr_kernels.templates import check_text
 
 EXPECTED = (
@@ -13,9 +13,6 @@ EXPECTED = (
     "Alpaca's 'instruction', 'input' and 'output', LIMA's 'conversations', or 'prompt' and "
     "'response'"
 )
-
-ALPACA_INPUT = "{instruction}\n\n{input}"
-"""An instruction that comes with an input (Alpaca's own files join the two in a sentence)."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from rnr_kernels.forward import context_window, logits_width
+from rnr_kernels.identity import model_identity
 from rnr_kernels.loading import (
     as_device,
     check_installed,
     display_name,
     load_model,
     load_tokenizer,
-    model_digest,
     stored_dtype,
 )
 from rnr_kernels.tuning.card import write_card
@@ -93,7 +93,7 @@ def tune(
     trained = _with_adapter(loaded, settings)
     description = {
         "base": display_name(model),
-        "base_digest": model_digest(model),
+        "base_identity": model_identity(model),
         "mode": mode,
         "data": data_name,
         "num_examples": len(examples),
