@@ -42,6 +42,22 @@ class Completion:
     """log Z of each step, the normaliser of p_base * p_rules; with `details` only."""
 
 
+class LogitsError(ValueError):
+    """No token can be chosen for a prompt, because its logits are no numbers."""
+
+    def __init__(self, index: int, num_tokens: int) -> None:
+        super().__init__(index, num_tokens)  # what pickle makes it anew from
+        self.index = index
+        """Position of the prompt in the input."""
+        self.num_tokens = num_tokens
+
+    def __str__(self) -> str:
+        return (
+            f"the model's logits for prompt {self.index + 1} are NaN, +inf, or all -inf after "
+            f"{self.num_tokens} tokens; try another dtype"
+        )
+
+
 StepCallback = Callable[[Sequence[Completion]], None]
 
 
@@ -221,10 +237,7 @@ def _start(run: _Run, rows: list[Completion]) -> ForwardPass:
 def _append(run: _Run, completion: Completion, token_id: int) -> None:
     """Adds a token to a running response and sees whether it is finished."""
     if token_id < 0:
-        raise ValueError(
-            f"the model's logits for prompt {completion.index + 1} are NaN, +inf, or all -inf "
-            f"after {len(completion.token_ids)} tokens; try another dtype"
-        )
+        raise LogitsError(completion.index, len(completion.token_ids))
     completion.token_ids.append(token_id)
     length = len(completion.token_ids)
     if token_id in run.eos_token_ids:

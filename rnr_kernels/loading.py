@@ -1,6 +1,5 @@
 """Loads models and tokenizers: embedded ones, folders, the Hugging Face hub."""
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +25,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-DIGESTED = 2**20
-"""Bytes at each end of a weight file: a few times a header, and quick for any size."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -49,7 +46,7 @@ def embedded_model_path(name: str = "base") -> Path:
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model by name or folder. ValueError if there is none."""
-    location = _location(name)
+    location = model_location(name)
     if isinstance(location, Path) and not any((location / f).exists() for f in TOKENIZER_FILES):
         raise ValueError(
             f"the folder {location} holds no tokenizer: expected one of "
@@ -71,7 +68,7 @@ def load_model(
     checkpoint's elsewhere. ValueError for a folder without config or weights, an unknown device or
     dtype, a name that cannot be fetched.
     """
-    location = _location(name)
+    location = model_location(name)
     if isinstance(location, Path):
         if not (location / "config.json").is_file():
             raise ValueError(f"the folder {location} holds no model: config.json is missing")
@@ -111,9 +108,18 @@ def as_device(name: str | None) -> torch.device:
     return device
 
 
+def load_config(name: str) -> Any:
+    """A model's config, without its weights. ValueError if there is none."""
+    auto = _transformers().AutoConfig
+    try:
+        return auto.from_pretrained(str(model_location(name)))
+    except Exception as error:  # whatever a broken file makes the readers raise
+        raise ValueError(_cannot_load("a config", name, error)) from error
+
+
 def stored_dtype(name: str) -> torch.dtype:
     """What a model's weights are stored in, as its config says; float32 where it does not."""
-    config = _transformers().AutoConfig.from_pretrained(str(_location(name)))
+    config = _transformers().AutoConfig.from_pretrained(str(model_location(name)))
     dtype = getattr(config, "dtype", None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
@@ -121,29 +127,10 @@ def stored_dtype(name: str) -> torch.dtype:
 def end_token_ids_of(name: str) -> tuple[int, ...] | None:
     """The end-of-sequence ids in a model's generation config; None where there is none."""
     try:
-        config = _transformers().GenerationConfig.from_pretrained(str(_location(name)))
+        config = _transformers().GenerationConfig.from_pretrained(str(model_location(name)))
     except OSError:
         return None
     return None if config.eos_token_id is None else as_token_ids(config.eos_token_id)
-
-
-def model_digest(name: str) -> str:
-    """What tells a model from others of the same name: 16 hexadecimal digits over its config, and
-    the sizes and both ends of its weight files. A model of the hub has its commit instead.
-    """
-    location = _location(name)
-    if not isinstance(location, Path):
-        config = _transformers().AutoConfig.from_pretrained(location)
-        return str(getattr(config, "_commit_hash", None) or "unknown")[:16]
-    found = hashlib.sha256((location / "config.json").read_bytes())
-    for path in sorted(path for pattern in WEIGHT_PATTERNS for path in location.glob(pattern)):
-        size = path.stat().st_size
-        found.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            found.update(file.read(DIGESTED))
-            file.seek(max(0, size - DIGESTED))
-            found.update(file.read(DIGESTED))
-    return found.hexdigest()[:16]
 
 
 def check_installed(packages: Sequence[str], what: str, extra: str) -> None:
@@ -163,7 +150,8 @@ def display_name(name: str) -> str:
     return path.resolve().name if path.is_dir() else name
 
 
-def _location(name: str) -> Path | str:
+def model_location(name: str) -> Path | str:
+    """A model's folder, or its name on the Hugging Face hub. ValueError for a folder not there."""
     if (embedded := _embedded(name)) is not None:
         return embedded_model_path(embedded)
     path = Path(name).expanduser()

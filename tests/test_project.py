@@ -25,6 +25,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("explain", "forward", "templates", "warm_up"),
     ("generation", "intervals", "teacher_forcing"),
     ("loading", "records"),
+    ("identity",),
     ("analysis", "integrations", "models", "roles", "testing", "tuning"),
     ("__init__",),
     ("lab",),
@@ -33,7 +34,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 
 MAX_LINES = 450
-SOURCE_SUFFIXES = {".py", ".cpp", ".cu", ".cuh", ".h"}
+SOURCE_SUFFIXES = {".cpp", ".css", ".cu", ".cuh", ".h", ".html", ".js", ".py"}
 
 READS_ENVIRONMENT = {PACKAGE / "backends" / "__init__.py"}
 ENVIRONMENT = {

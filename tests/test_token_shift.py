@@ -20,6 +20,7 @@ from rnr_kernels.analysis.token_shift import (
     Share,
     ShiftedToken,
     TokenShift,
+    class_shares,
     shift_batches,
     token_shift,
 )
@@ -39,6 +40,8 @@ BASE_TEXTS = [
     Forced((BOS, *range(20, 20 + more)), text.response_token_ids)
     for text, more in zip(TEXTS, (20, 14, 7, 0), strict=True)
 ]
+
+COLUMNS = [field.name for field in fields(TokenShift) if "top" not in field.name]
 
 
 def brute_force(logits: Tensor, base_logits: Tensor, token: int) -> dict[str, float | bool]:
@@ -116,6 +119,24 @@ def test_columns_in_literal_numbers() -> None:
     # Of the uniform row's equals the lowest id is the argmax.
     assert shift.same_argmax.tolist() == [False, False, True, False]
     assert shift.token_class.tolist() == [1, 0, 0, 1]
+
+
+def test_the_likeliest_tokens_of_both_sides() -> None:
+    """Of equals the lowest id comes first."""
+    aligned = bigram(4, {0: {0: 1 / 8, 1: 1 / 2, 2: 1 / 4, 3: 1 / 8}, 1: {2: 5 / 8}})
+    base = bigram(4, {0: {0: 1 / 16, 1: 1 / 16, 2: 1 / 4, 3: 5 / 8}})
+    texts = [Forced((1,), (3,)), Forced((0,), (1, 2))]
+    shift = token_shift(aligned, base, texts, top_k=2, batch_tokens=2)
+    assert shift.top_ids is not None and shift.base_top_ids is not None
+    assert shift.top_ids.tolist() == [[2, 0], [1, 2], [2, 0]]
+    assert shift.base_top_ids.tolist() == [[0, 1], [3, 2], [0, 1]]
+    assert shift.top_logprobs is not None and shift.base_top_logprobs is not None
+    top = [[5 / 8, 1 / 8], [1 / 2, 1 / 4], [5 / 8, 1 / 8]]
+    assert np.exp(shift.top_logprobs) == pytest.approx(np.array(top))
+    base_top = [[1 / 4, 1 / 4], [5 / 8, 1 / 4], [1 / 4, 1 / 4]]
+    assert np.exp(shift.base_top_logprobs) == pytest.approx(np.array(base_top))
+    without = token_shift(aligned, base, texts)
+    assert without.top_ids is None and without.base_top_logprobs is None
 
 
 @pytest.mark.parametrize("rules", [RULES, WHOLE], ids=["response", "prompt"])
@@ -204,9 +225,9 @@ def test_batches_hold_the_same_rows() -> None:
     assert [list(dict.fromkeys(part.prompt.tolist())) for part in parts] == [[1, 0], [2, 3]]
     for part in parts:
         rows = [(whole.prompt == n).nonzero()[0] for n in dict.fromkeys(part.prompt.tolist())]
-        for column in fields(TokenShift):
-            expected = getattr(whole, column.name)[np.concatenate(rows)]
-            assert (getattr(part, column.name) == expected).all()
+        for name in COLUMNS:
+            expected = getattr(whole, name)[np.concatenate(rows)]
+            assert (getattr(part, name) == expected).all()
 
 
 def columns(
@@ -215,7 +236,7 @@ def columns(
     """A TokenShift with the given columns, and zeros in the others."""
     given = {"prompt": prompt, "position": position, "token_id": token_id, **named}
     zeros = [0] * len(prompt)
-    return TokenShift(**{c.name: np.array(given.get(c.name, zeros)) for c in fields(TokenShift)})
+    return TokenShift(**{name: np.array(given.get(name, zeros)) for name in COLUMNS})
 
 
 SHIFT = columns(
@@ -258,6 +279,14 @@ def test_a_prompt_of_eos_alone_is_left_out() -> None:
     shares = shift.shares(with_eos=False, eos_token_ids=2)
     assert (shares.num_prompts, shares.num_tokens) == (1, 1)
     assert shares.unshifted == Share(1.0, 1.0, 1.0) and shares.shifted == Share(0.0, 0.0, 0.0)
+    prompts, counts = shift.class_counts(2)
+    assert prompts.tolist() == [3] and counts.tolist() == [[1, 0, 0]]
+
+
+def test_class_counts_by_prompt() -> None:
+    prompts, counts = SHIFT.class_counts()
+    assert prompts.tolist() == [0, 1] and counts.tolist() == [[1, 1, 2], [1, 1, 1]]
+    assert class_shares(counts) == SHIFT.shares()
 
 
 def test_curves_by_position() -> None:

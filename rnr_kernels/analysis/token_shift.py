@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from rnr_kernels.analysis.rule_adapter import RuleAdapter
 from rnr_kernels.forward import logits_width
 from rnr_kernels.intervals import ratio_interval
-from rnr_kernels.ops import ShiftStats, shift_stats
 from rnr_kernels.rules.kinds import TokenIds, as_token_ids
 from rnr_kernels.teacher_forcing import (
     BATCH_TOKENS,
     Forced,
     ResponseLogits,
+    ResponseRows,
     length_buckets,
     response_logits,
+    response_rows,
+    row_shift_stats,
 )
 
 if TYPE_CHECKING:
@@ -105,6 +107,12 @@ class TokenShift:
     kl_base_aligned: NDArray[np.float32]
     """+inf where the aligned side bans a token."""
     same_argmax: NDArray[np.bool_]
+    top_ids: NDArray[np.int32] | None = None
+    """[N, k], the aligned model's likeliest tokens, likeliest first; None where none were kept."""
+    top_logprobs: NDArray[np.float32] | None = None
+    """[N, k]."""
+    base_top_ids: NDArray[np.int32] | None = None
+    base_top_logprobs: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.token_id)
@@ -123,19 +131,19 @@ class TokenShift:
         left_out = () if with_eos else as_token_ids(eos_token_ids)
         if not with_eos and not left_out:
             raise ValueError("with_eos=False needs eos_token_ids: the tokens to leave out")
-        counted = ~np.isin(self.token_id, left_out)
-        if not counted.any():
-            raise ValueError("there are no tokens but EOS: nothing has a share")
-        # Prompts without a counted token are left out: they are part of neither sum.
-        _, prompt = np.unique(self.prompt[counted], return_inverse=True)
-        classes, totals = self.token_class[counted], np.bincount(prompt)
+        return class_shares(self.class_counts(left_out)[1])
 
-        def share(name: str) -> Share:
-            counts = np.bincount(prompt, classes == CLASSES.index(name))
-            return Share(float(counts.sum() / totals.sum()), *ratio_interval(counts, totals))
+    def class_counts(self, left_out: TokenIds = ()) -> tuple[Ints, Ints]:
+        """The prompts with a counted token [P], ascending, and their tokens of each class [P, 3].
 
-        named = {name: share(name) for name in CLASSES}
-        return ClassShares(**named, num_tokens=int(totals.sum()), num_prompts=len(totals))
+        The tokens `left_out` are not counted.
+        """
+        counted = ~np.isin(self.token_id, as_token_ids(left_out))
+        prompts, row = np.unique(self.prompt[counted], return_inverse=True)
+        cells = np.bincount(
+            len(CLASSES) * row + self.token_class[counted], minlength=len(CLASSES) * len(prompts)
+        )
+        return prompts, cells.reshape(-1, len(CLASSES))
 
     def by_position(self) -> PositionCurves:
         """How far the two are apart at the first response token, the second, and so on."""
@@ -160,6 +168,20 @@ class TokenShift:
         return tuple(ShiftedToken(int(ids[i]), int(shifted[i]), int(totals[i])) for i in order)
 
 
+def class_shares(counts: Ints) -> ClassShares:
+    """The shares and intervals of `class_counts` [P, 3]. ValueError if there are no prompts."""
+    if not len(counts):
+        raise ValueError("there are no tokens but EOS: nothing has a share")
+    totals = counts.sum(axis=1)
+
+    def share(name: str) -> Share:
+        of_class = counts[:, CLASSES.index(name)]
+        return Share(float(of_class.sum() / totals.sum()), *ratio_interval(of_class, totals))
+
+    named = {name: share(name) for name in CLASSES}
+    return ClassShares(**named, num_tokens=int(totals.sum()), num_prompts=len(totals))
+
+
 def token_shift(
     aligned: "Aligned",
     base: "PreTrainedModel",
@@ -167,21 +189,32 @@ def token_shift(
     *,
     base_texts: Sequence[Forced] | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    top_k: int = 0,
 ) -> TokenShift:
     """Compares an aligned model with its base at every token of its responses.
 
     `texts` are prompts with the aligned model's responses; `aligned` may be a RuleAdapter.
     `base_texts` are the same responses after other prompts, for a base that is asked in another
-    template. One forward pass a text and model. Everything is checked before the first: ValueError
-    for models of different vocabulary sizes, for other responses in `base_texts`, and as
-    `response_logits` raises; afterwards for logits that are NaN or +inf.
+    template. One forward pass a text and model. `top_k` also keeps both sides' likeliest tokens.
+    Everything is checked before the first pass: ValueError for models of different vocabulary
+    sizes, for other responses in `base_texts`, and as `response_logits` raises; afterwards for
+    logits that are NaN or +inf.
     """
-    parts = list(
-        shift_batches(aligned, base, texts, base_texts=base_texts, batch_tokens=batch_tokens)
+    return join_rows(
+        list(
+            shift_batches(
+                aligned, base, texts, base_texts=base_texts, batch_tokens=batch_tokens, top_k=top_k
+            )
+        )
     )
+
+
+def join_rows(parts: Sequence[TokenShift]) -> TokenShift:
+    """All rows of at least one part, by prompt and position."""
     joined = {
         column.name: np.concatenate([getattr(part, column.name) for part in parts])
         for column in fields(TokenShift)
+        if getattr(parts[0], column.name) is not None
     }
     order = np.lexsort((joined["position"], joined["prompt"]))
     return TokenShift(**{name: column[order] for name, column in joined.items()})
@@ -194,24 +227,32 @@ def shift_batches(
     *,
     base_texts: Sequence[Forced] | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    top_k: int = 0,
 ) -> Iterator[TokenShift]:
     """The rows of `token_shift` batch by batch, texts of similar length together."""
     model = aligned.model if isinstance(aligned, RuleAdapter) else aligned
+    check_same_width(model, base)
+    contexts = texts if base_texts is None else base_texts
+    _check_responses(texts, contexts)
+    lengths = [max(map(len, both)) for both in zip(texts, contexts, strict=True)]
+    batches = length_buckets(lengths, batch_tokens)
+    # Rules act on logits.
+    read = response_logits if isinstance(aligned, RuleAdapter) else response_rows
+    rows = read(model, texts, batches=batches)
+    if model is base and base_texts is None:
+        return _batches(aligned, texts, ((batch, batch) for batch in rows), top_k)
+    base_rows = read(base, contexts, batches=batches)
+    return _batches(aligned, texts, zip(rows, base_rows, strict=True), top_k)
+
+
+def check_same_width(model: "PreTrainedModel", base: "PreTrainedModel") -> None:
+    """ValueError for models of different vocabulary sizes."""
     sizes = logits_width(model), logits_width(base)
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"both models must have the same vocabulary size, got {sizes[0]} and, for the base, "
             f"{sizes[1]}; compare a model with the base that it was made from"
         )
-    contexts = texts if base_texts is None else base_texts
-    _check_responses(texts, contexts)
-    lengths = [max(map(len, both)) for both in zip(texts, contexts, strict=True)]
-    batches = length_buckets(lengths, batch_tokens)
-    rows = response_logits(model, texts, batches=batches)
-    if model is base and base_texts is None:
-        return _batches(aligned, texts, ((batch, batch) for batch in rows))
-    base_rows = response_logits(base, contexts, batches=batches)
-    return _batches(aligned, texts, zip(rows, base_rows, strict=True))
 
 
 def _check_responses(texts: Sequence[Forced], base_texts: Sequence[Forced]) -> None:
@@ -227,23 +268,41 @@ def _check_responses(texts: Sequence[Forced], base_texts: Sequence[Forced]) -> N
 def _batches(
     aligned: "Aligned",
     texts: Sequence[Forced],
-    batches: Iterator[tuple[ResponseLogits, ResponseLogits]],
+    batches: Iterator[tuple[ResponseRows, ResponseRows]],
+    top_k: int,
 ) -> Iterator[TokenShift]:
     for batch, base_batch in batches:
-        logits = batch.logits
-        if isinstance(aligned, RuleAdapter):
-            logits = aligned.adjusted(logits, [texts[index] for index in batch.indices])
-        stats = shift_stats(logits, base_batch.logits.to(logits.device), batch.token_ids)
-        yield _columns(batch, stats)
+        rows = aligned_rows(aligned, batch, [texts[index] for index in batch.indices])
+        yield compare_rows(rows, base_batch, top_k=top_k)
 
 
-def _columns(batch: ResponseLogits, stats: ShiftStats) -> TokenShift:
-    token_ids, aligned, base = batch.token_ids, stats.aligned, stats.base
+def aligned_rows(aligned: "Aligned", batch: ResponseRows, texts: Sequence[Forced]) -> ResponseRows:
+    """The aligned side's rows of a batch of its model's: with the rules of a RuleAdapter.
+
+    `texts` are the batch's alone.
+    """
+    if not isinstance(aligned, RuleAdapter):
+        return batch
+    logits = aligned.adjusted(batch.logits, texts)
+    return ResponseLogits(batch.indices, batch.lengths, logits, batch.token_ids)
+
+
+def compare_rows(batch: ResponseRows, base_batch: ResponseRows, *, top_k: int = 0) -> TokenShift:
+    """A batch's rows, in its order, from both sides' rows.
+
+    ValueError that names the text, `batch.indices` + 1, for logits that are NaN or +inf.
+    """
+    token_ids = batch.token_ids
+    stats = row_shift_stats(batch, base_batch, top_k=top_k)
+    aligned, base = stats.aligned, stats.base
     columns = [
         token_ids, aligned.rank, aligned.num_ties, aligned.logprob, aligned.entropy,
         base.rank, base.num_ties, base.logprob, base.entropy,
         stats.kl_aligned_base, stats.kl_base_aligned, stats.same_argmax,
     ]  # fmt: skip
+    if top_k:
+        columns += [aligned.top_token_ids, aligned.top_logprobs]
+        columns += [base.top_token_ids, base.top_logprobs]
     prompt = np.repeat(batch.indices, batch.lengths)
     position = np.concatenate([np.arange(length) for length in batch.lengths])
     shift = TokenShift(prompt, position, *(column.cpu().numpy() for column in columns))

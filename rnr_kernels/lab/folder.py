@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rnr_kernels import __version__
+from rnr_kernels.identity import model_identity
 from rnr_kernels.lab.study import Study
-from rnr_kernels.loading import EMBEDDED, model_digest
+from rnr_kernels.loading import EMBEDDED
 from rnr_kernels.models.instructions import data_sets
 
 _DESCRIPTION = "study.json"
@@ -47,7 +48,7 @@ def _described(study: Study) -> dict[str, Any]:
     data = json.dumps(data_sets(limit=study.records)).encode()
     return {
         "version": __version__,
-        "base": model_digest(EMBEDDED),
+        "base": model_identity(EMBEDDED),
         "data": hashlib.sha256(data).hexdigest()[:16],
         "study": study.as_dict(),
     }
