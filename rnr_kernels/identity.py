@@ -23,6 +23,10 @@ SMALL_FILES = (
     "chat_template.jinja",
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
     *TOKENIZER_FILES,
 )
 READ_WHOLE = 2**26

@@ -167,7 +167,10 @@ def test_a_broken_line_is_named_before_any_work(shift: Run, prompts: Path, tmp_p
     assert contents(tmp_path / "out") == {}
 
 
-def test_a_finished_run_has_a_page_and_curves(shift: Run, run: Run, tmp_path: Path) -> None:
+def test_a_finished_run_has_a_page_and_curves(
+    shift: Run, run: Run, prompts: Path, tmp_path: Path
+) -> None:
+    write_records(prompts, [{"prompt": "What?", "response": "We see the sea."}])
     out = tmp_path / "out"
     code, printed, _ = shift("--out", out, "--no-report")
     assert code == 0 and not (out / "report.html").exists()

@@ -73,7 +73,7 @@ def test_a_worker_that_dies_changes_nothing(
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with pytest.raises(ValueError, match="a worker needs 3 CPUs, the Ray cluster has 2 in all"):
+        with pytest.raises(ValueError, match="needs 3 CPUs, the Ray cluster has 2 on a"):
             run_token_shift(settings, tmp_path / "threads", engine=RayEngine())
     finally:
         torch.set_num_threads(torch_threads)

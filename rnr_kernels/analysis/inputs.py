@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnr_kernels.generation import response_text
-from rnr_kernels.records import iterate_records
+from rnr_kernels.records import ALPACA_INPUT, iterate_records
 from rnr_kernels.rules.kinds import RuleSet
 from rnr_kernels.rules.scope import find_used_from
 from rnr_kernels.templates import PromptTemplate, check_text, encode_response
@@ -19,7 +19,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("response", "output"),
     "question": ("answer",),
 }
-"""Where a record has its prompt, and where its response then; the first that is there counts."""
+"""Where a record has its prompt, and where its response then; the first that is there counts. An
+answer beside a prompt is what a grader looks for, as in the embedded questions, and no response."""
 EXPECTED = (
     "one JSON object a line (or an array of them) with 'instruction' or 'prompt', and perhaps "
     "'response' or 'output'; or with 'question' and 'answer'"
@@ -95,9 +96,8 @@ def _text_of(index: int, where: str, record: Any) -> Text | Skip:
     if field is None:
         raise ValueError(f"{where}: expected a field {' or '.join(map(repr, FIELDS))}")
     instruction = _string(record, field, where)
-    if record.get("input"):
-        # As Alpaca's records have it: what the instruction is about.
-        instruction = f"{instruction}\n\n{_string(record, 'input', where)}"
+    if record.get("input") and _string(record, "input", where).strip():
+        instruction = ALPACA_INPUT.format(instruction=instruction, input=record["input"])
     if not instruction.strip():
         return Skip(index, where, "the prompt is empty")
     answer = next((name for name in FIELDS[field] if record.get(name) is not None), None)
@@ -184,9 +184,11 @@ class Encoder:
         ):
             return emitted
         ids = encode_response(self.template, self.tokenizer, text.instruction, response)
+        if text.finish_reason not in CLOSED or not self.eos_token_ids:
+            return tuple(ids)
+        # The tokenizer's, unless the model ends its responses with others.
         end = self.tokenizer.eos_token_id
-        closed = text.finish_reason in CLOSED and isinstance(end, int)
-        return (*ids, end) if closed else tuple(ids)
+        return (*ids, end if end in self.eos_token_ids else self.eos_token_ids[0])
 
     def _unfit(self, shorter: int, longer: int, response: tuple[int, ...] | None) -> str | None:
         if not shorter:

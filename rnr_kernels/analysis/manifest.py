@@ -20,6 +20,10 @@ FORMAT = 1
 LIBRARIES = ("rnr-kernels", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
+class UnknownFormat(ValueError):
+    """Another version of the package has written it."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Fixed before any work; the same settings give the same manifest."""
@@ -64,19 +68,21 @@ class Manifest:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             known = found.pop("format")
+            if known != FORMAT:
+                raise UnknownFormat(
+                    f"{path} has format {known}, this version reads {FORMAT}; use the version of "
+                    "rnr_kernels that wrote it"
+                )
             eos, batches = found.pop("eos_token_ids"), found.pop("batches")
             manifest = cls(
                 eos_token_ids=tuple(eos), batches=tuple(map(tuple, batches)), format=known, **found
             )
+        except UnknownFormat:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{path} is no manifest of a token-shift run; name the --out folder of one"
             ) from None
-        if known != FORMAT:
-            raise ValueError(
-                f"{path} has format {known}, this version reads {FORMAT}; use the version of "
-                "rnr_kernels that wrote it"
-            )
         return manifest
 
 
@@ -110,6 +116,7 @@ def describe(settings: ShiftSettings) -> dict[str, Any]:
         "device": settings.device_type,
         "dtype": settings.dtype or ("float32" if settings.device_type == "cpu" else "stored"),
         "backend": _backend(settings),
+        "processor": _processor(settings),
         "versions": _versions(),
     }
 
@@ -172,3 +179,10 @@ def _flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 48 else f"{text[:45]}..."
+
+
+def _processor(settings: ShiftSettings) -> str:
+    """What computes: others round otherwise."""
+    if settings.device_type == "cuda":
+        return torch.cuda.get_device_name(settings.device)
+    return torch.backends.cpu.get_cpu_capability()

@@ -127,6 +127,12 @@ def select_pairs(
 ) -> Selection:
     """Skips pairs without instruction or response, those longer than a contender's window, and
     those that no other response fits after."""
+    for one in contenders:
+        if one.tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"the tokenizer of {one.name} has no EOS token, which closes a response; set its "
+                "eos_token"
+            )
     skipped: dict[int, str] = {}
     sizes = np.zeros((2, len(contenders), len(pairs)), dtype=np.int64)
     for n, pair in enumerate(pairs):
@@ -136,7 +142,7 @@ def select_pairs(
             continue
         for m, one in enumerate(contenders):
             # The EOS is one more token, whichever it is.
-            text = force(one.tokenizer, template, *pair.texts, end=one.tokenizer.eos_token_id or 0)
+            text = force(one.tokenizer, template, *pair.texts, end=one.tokenizer.eos_token_id)
             sizes[:, m, n] = len(text.prompt_token_ids), len(text.response_token_ids)
             if one.window is not None and len(text) > one.window:
                 skipped.setdefault(

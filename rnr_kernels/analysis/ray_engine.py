@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from rnr_kernels.analysis.batches import BatchWorker
 from rnr_kernels.analysis.folder import ShiftFolder
 from rnr_kernels.analysis.manifest import Manifest
 from rnr_kernels.analysis.run import Meter
-from rnr_kernels.analysis.settings import ShiftSettings
+from rnr_kernels.analysis.settings import RULES_PREFIX, ShiftSettings
 from rnr_kernels.analysis.store import ShiftStore
 
 MAX_RETRIES = 3
@@ -50,7 +52,9 @@ class RayEngine:
         number = min(self.num_workers or room, room, len(batches))
         if on_gpus:
             settings = replace(settings, device="cuda")  # a worker sees its own alone
-        workers = [actor.remote(settings, store.folder, manifest) for _ in range(number)]
+        settings = _everywhere(settings)
+        folder = ShiftFolder(store.folder.path.absolute())
+        workers = [actor.remote(settings, folder, manifest) for _ in range(number)]
         try:
             _spread(ray, workers, batches, meter)
         except ray.exceptions.RayTaskError as error:
@@ -67,15 +71,38 @@ class RayEngine:
 
 def _room(ray: Any, on_gpus: bool, threads: int) -> int:
     """For how many workers the cluster has room. ValueError for none."""
-    found = int(ray.cluster_resources().get("GPU" if on_gpus else "CPU", 0))
-    room = found if on_gpus else found // threads
+    kind = "GPU" if on_gpus else "CPU"
+    nodes = [int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]]
+    found = max(nodes, default=0)  # a worker is on one machine
+    room = sum(nodes) if on_gpus else sum(node // threads for node in nodes)
     if room < 1:
         needed = "1 GPU" if on_gpus else f"{threads} CPUs"
         raise ValueError(
-            f"a worker needs {needed}, the Ray cluster has {found} in all; add a machine, or begin "
+            f"a worker needs {needed}, the Ray cluster has {found} on a machine; add one, or begin "
             "another run with a smaller OMP_NUM_THREADS or another --device"
         )
     return room
+
+
+def _everywhere(settings: ShiftSettings) -> ShiftSettings:
+    """The same for processes that begin in another folder."""
+
+    def absolute(name: str) -> str:
+        return str(Path(name).absolute()) if Path(name).exists() else name
+
+    aligned = settings.aligned
+    if settings.rules is not None:
+        aligned = RULES_PREFIX + absolute(aligned.removeprefix(RULES_PREFIX))
+    else:
+        aligned = absolute(aligned)
+    return replace(
+        settings,
+        aligned=aligned,
+        bases=tuple(map(absolute, settings.bases)),
+        prompts=absolute(str(settings.prompts)),
+        template=absolute(settings.template),
+        base_template=None if settings.base_template is None else absolute(settings.base_template),
+    )
 
 
 def _spread(ray: Any, workers: Sequence[Any], batches: Sequence[int], meter: Meter) -> None:
@@ -100,11 +127,17 @@ class _Worker:
     """In a process of its own: Ray runs what it calls there."""
 
     def __init__(self, settings: ShiftSettings, folder: ShiftFolder, manifest: Manifest) -> None:
-        torch.set_num_threads(manifest.threads)
-        self._worker = BatchWorker(settings, ShiftStore(folder, manifest))
+        self._settings, self._store = settings, ShiftStore(folder, manifest)
 
     def ready(self) -> None:
         """Returns when the models are in memory."""
+        _ = self._worker
+
+    @cached_property
+    def _worker(self) -> BatchWorker:
+        # Not in __init__: what a constructor raises comes to the driver as a worker that died.
+        torch.set_num_threads(self._store.manifest.threads)
+        return BatchWorker(self._settings, self._store)
 
     def run(self, batch: int) -> int:
         """Does a batch, and returns its response tokens."""

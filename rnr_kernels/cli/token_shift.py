@@ -91,6 +91,8 @@ def token_shift_command(
     )  # fmt: skip
     if engine not in ENGINES:
         raise ValueError(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
+    if report:
+        check_installed(("matplotlib",), "the report", "analysis")
     if workers is not None and engine != "ray":
         raise ValueError("--workers belongs to --engine ray; add that, or leave it out")
     with collection_paused():
@@ -121,7 +123,6 @@ def token_shift_command(
 
 
 def _report(out: Path, tokenizer: str) -> None:
-    check_installed(("matplotlib",), "the report", "analysis")
     typer.echo(f"the page is {write_run_report(out, load_tokenizer(tokenizer))}")
 
 
@@ -132,6 +133,7 @@ def report_command(
     ] = EMBEDDED,
 ) -> None:
     """Write the page and the curves of a token-shift run, of one that was merged for example."""
+    check_installed(("matplotlib",), "the report", "analysis")
     quiet_transformers()
     _report(folder, tokenizer)
 
@@ -164,7 +166,8 @@ def _summary(run: ShiftRun) -> Table:
         speed = run.num_tokens / run.seconds
         table.add_row("compared now", f"{run.num_tokens} tokens, {speed:,.0f} tokens/s")
     else:
-        table.add_row("compared now", "nothing: it was finished")
+        done = "it was finished" if not run.missing else "this shard was finished"
+        table.add_row("compared now", f"nothing: {done}")
     return table
 
 
