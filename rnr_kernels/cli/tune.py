@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from rnr_kernels.cli.options import Model
@@ -227,6 +228,8 @@ def _train(
             device=device,
             on_step=progress.on_step,
         )
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads would abort the process's end
     if not tuned.is_main:
         return
     if tuned.resumed_at:

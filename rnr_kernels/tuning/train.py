@@ -119,6 +119,8 @@ def tune(
             trainer.save_model(str(folder.model))  # every process has a part
         if is_main:
             _write(folder, trainer, model, tokenizer, description, tuned)
+    # A process that ended now would take down the one that writes.
+    trainer.accelerator.wait_for_everyone()
     return tuned
 
 
