@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rnr_kernels.analysis import folder as folder_module
-from rnr_kernels.analysis.folder import ShiftFolder, published
+from rnr_kernels.analysis.folder import ShiftFolder
 from rnr_kernels.analysis.inputs import ShiftPrompt
 from rnr_kernels.analysis.shards import (
     PromptFile,
@@ -23,6 +23,7 @@ from rnr_kernels.analysis.shards import (
     write_shift,
 )
 from rnr_kernels.analysis.token_shift import TokenShift
+from rnr_kernels.durable import published
 
 INT32, FLOAT = np.int32, np.float32
 SHIFT = TokenShift(

@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-TEMPORARY = ".tmp"
-AGAIN = "give the same command again"
+from rnr_kernels.durable import TEMPORARY
 
 
 @dataclass(frozen=True)
@@ -103,42 +102,3 @@ class ShiftFolder:
             yield
         finally:
             os.close(file)
-
-
-@contextmanager
-def published(path: Path) -> Iterator[Path]:
-    """A name to write a file under, which becomes `path` when it is whole and on the disk.
-
-    OSError in words where that fails; `path` is then as it was.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        _make_durably(path.parent)
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            f"cannot write {path}: {error.strerror or error}; make room or see to the disk, then "
-            f"{AGAIN}: what is finished is kept"
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _make_durably(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_durably(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 
 from rnr_kernels import backends
-from rnr_kernels.analysis.folder import published
 from rnr_kernels.analysis.settings import ShiftSettings, smallest_of
+from rnr_kernels.durable import published
 from rnr_kernels.identity import file_digest, model_identity, rules_digest
 from rnr_kernels.loading import EMBEDDED, EMBEDDED_PROMPTS
 from rnr_kernels.templates import PromptTemplate, TextTemplate

@@ -4,10 +4,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnr_kernels.analysis.folder import ShiftFolder, published
+from rnr_kernels.analysis.folder import ShiftFolder
 from rnr_kernels.analysis.manifest import Manifest, differences
 from rnr_kernels.analysis.run import finish
 from rnr_kernels.analysis.store import ShiftStore
+from rnr_kernels.durable import published
 
 
 def merge_shifts(parts: Sequence[str | Path], out: str | Path) -> Manifest:

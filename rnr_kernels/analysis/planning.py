@@ -7,12 +7,13 @@ from itertools import islice
 
 import torch
 
-from rnr_kernels.analysis.folder import TEMPORARY, ShiftFolder, published
+from rnr_kernels.analysis.folder import ShiftFolder
 from rnr_kernels.analysis.inputs import Encoder, ShiftPrompt, Skip, Text, read_texts
 from rnr_kernels.analysis.manifest import Manifest, check_same, describe
 from rnr_kernels.analysis.settings import ShiftSettings, common_tokenizer, smallest_of
 from rnr_kernels.analysis.shards import write_prompts
 from rnr_kernels.analysis.store import ShiftStore
+from rnr_kernels.durable import TEMPORARY, published
 from rnr_kernels.teacher_forcing import length_buckets
 
 SORTED_TOGETHER = 4096

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_kernels.analysis.folder import AGAIN, ShiftFolder
+from rnr_kernels.analysis.folder import ShiftFolder
 from rnr_kernels.analysis.inputs import ShiftPrompt
 from rnr_kernels.analysis.manifest import Manifest
 from rnr_kernels.analysis.shards import read_prompts, read_shift
@@ -16,6 +16,7 @@ from rnr_kernels.analysis.token_shift import (
     class_shares,
     join_rows,
 )
+from rnr_kernels.durable import AGAIN
 
 
 def load_manifest(out: str | Path) -> Manifest:

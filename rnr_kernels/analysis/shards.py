@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rnr_kernels.analysis.folder import AGAIN, published
 from rnr_kernels.analysis.inputs import ShiftPrompt
 from rnr_kernels.analysis.token_shift import TokenShift
+from rnr_kernels.durable import AGAIN, published
 
 COMPRESSION = "zstd"
 _TOKEN_COLUMNS = ("prompt_token_ids", "base_prompt_token_ids", "response_token_ids")

@@ -33,7 +33,25 @@ def counting_progress(what: str) -> Progress:
     )
 
 
-class GenerationProgress:
+class _Bar:
+    """Shows `_progress` while it is entered."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+class GenerationProgress(_Bar):
     """A bar over prompts with tokens per second and the time left, on stderr."""
 
     def __init__(self, total: int) -> None:
@@ -48,18 +66,6 @@ class GenerationProgress:
         )
         self._task = self._progress.add_task("", total=total, speed="")
         self._tokens = 0
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def describe(self, text: str) -> None:
         """Names what runs now."""
@@ -78,7 +84,7 @@ class GenerationProgress:
         self._progress.advance(self._task)
 
 
-class ShiftBar:
+class ShiftBar(_Bar):
     """A bar over the batches of a token-shift run, with tokens per second and the time left."""
 
     def __init__(self) -> None:
@@ -94,18 +100,6 @@ class ShiftBar:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=None, speed="", start=False)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def show(self, progress: ShiftProgress) -> None:
         """The clock starts with the first call: the models are in memory then."""

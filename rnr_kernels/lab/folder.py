@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from rnr_kernels import __version__
+from rnr_kernels.durable import published
 from rnr_kernels.identity import model_identity
 from rnr_kernels.lab.study import Study
 from rnr_kernels.loading import EMBEDDED
@@ -34,14 +34,8 @@ def begin(study: Study, folder: Path) -> None:
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / _DESCRIPTION, json.dumps(described, indent=1) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A file that is there with all of its text, or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with published(folder / _DESCRIPTION) as file:
+        file.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 def _described(study: Study) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnr_kernels import __version__
+from rnr_kernels import __version__, durable
 from rnr_kernels.analysis.token_shift import PositionCurves
 from rnr_kernels.lab import measures, plots
-from rnr_kernels.lab.folder import write_whole
 from rnr_kernels.lab.systems import Bench
 from rnr_kernels.lab.tables import Table
 
@@ -47,7 +46,8 @@ def write_page(
         pictures={key: Markup(picture) for key, picture in pictures.items()},
         samples=_samples(bench),
     )
-    write_whole(path, text)
+    with durable.published(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def _samples(bench: Bench) -> list[dict[str, Any]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rnr_kernels.analysis.token_shift import TokenShift
+from rnr_kernels.durable import published
 from rnr_kernels.lab import measures
 from rnr_kernels.lab.adapters import adapter_table
-from rnr_kernels.lab.folder import begin, write_whole
+from rnr_kernels.lab.folder import begin
 from rnr_kernels.lab.page import write_page
 from rnr_kernels.lab.study import TWINS, Study
 from rnr_kernels.lab.systems import Bench, Report
@@ -62,7 +63,8 @@ def run_lab(study: Study, folder: Path, *, report: Report = lambda text: None) -
     )
     seconds = time.perf_counter() - start
     results = {"study": study.as_dict(), "tables": [asdict(table) for table in tables]}
-    write_whole(folder / RESULTS, json.dumps(results, indent=1) + "\n")
+    with published(folder / RESULTS) as file:
+        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     report("writing the page")
     write_page(bench, tables, _curves(shifts), folder / PAGE)
     return Lab(folder, tables, seconds)

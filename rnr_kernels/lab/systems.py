@@ -5,12 +5,12 @@ seed, the others have one. Responses are files of `rnr-kernels generate`'s forma
 `rnr-kernels win-rate` reads them too.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from rnr_kernels.durable import published
 from rnr_kernels.generation import generate
 from rnr_kernels.lab.study import TWINS, Study
 from rnr_kernels.loading import EMBEDDED, load_model, load_tokenizer
@@ -120,12 +120,10 @@ class Bench:
             max_new_tokens=self.study.max_new_tokens,
             batch_size=BATCH_SIZE,
         )
-        partial = file.with_suffix(".partial")
-        with RecordWriter(partial) as writer:
+        with published(file) as temporary, RecordWriter(temporary) as writer:
             for done in completions:
                 record = completion_record(done, generator=file.stem, template="tags", seed=None)
                 writer.write(record)
-        os.replace(partial, file)
 
     def _read(self, file: Path) -> Answers:
         records = [record for _, record in read_records(file, "outputs", "what the lab wrote")]

@@ -6,13 +6,14 @@ The finished model is renamed to `OUT`, so that a folder of that name is a whole
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rnr_kernels.durable import sync
 
 SUFFIX = ".running"
 _DESCRIPTION = "run.json"
@@ -95,9 +96,9 @@ class RunFolder:
         folder = self.checkpoints / f"checkpoint-{step}"
         for path in folder.rglob("*"):
             if path.is_file():
-                _sync(path)
+                sync(path)
         (folder / _WHOLE).touch()
-        _sync(folder)
+        sync(folder)
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that is whole; others, which a kill cut short, are removed."""
@@ -113,7 +114,7 @@ class RunFolder:
         """Moves the finished model to `out` and removes the rest."""
         for path in self.model.rglob("*"):
             if path.is_file():
-                _sync(path)
+                sync(path)
         if self.out.is_dir():
             self.out.rmdir()  # an empty one, says `check`
         self.model.rename(self.out)
@@ -136,11 +137,3 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], where: str = "")
         elif old != new:
             words.append(f"{where}{key} is {old!r} there and {new!r} here")
     return ", ".join(word for word in words if word)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

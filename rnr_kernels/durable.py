@@ -1,0 +1,49 @@
+"""Files that are there whole, on the disk, or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY = ".tmp"
+AGAIN = "give the same command again"
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which becomes `path` when it is whole and on the disk.
+
+    OSError in words where that fails; `path` is then as it was.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        _make(path.parent)
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            f"cannot write {path}: {error.strerror or error}; make room or see to the disk, then "
+            f"{AGAIN}: what is finished is kept"
+        ) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Returns when a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
