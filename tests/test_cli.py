@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from rnr_kernels import cli
 from rnr_kernels.cli import generate as generate_module
 
 Run = Callable[..., tuple[int, str, str]]
@@ -28,19 +27,6 @@ def model_folder(
     LlamaForCausalLM(config).save_pretrained(folder)
     tiny_bpe.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr("sys.argv", ["rnr-kernels", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

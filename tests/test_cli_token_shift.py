@@ -8,7 +8,6 @@ import pytest
 from shift_runs import contents, save_models, write_records
 from transformers import PreTrainedTokenizerBase
 
-from rnr_kernels import cli
 from rnr_kernels.analysis import run as run_module
 from rnr_kernels.analysis.results import load_manifest, load_prompts, load_token_shift
 
@@ -25,19 +24,6 @@ def models(
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     return write_records(tmp_path / "p.jsonl")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr("sys.argv", ["rnr-kernels", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture
