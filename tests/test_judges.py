@@ -19,8 +19,8 @@ from fake_endpoint import (
     responses_in,
 )
 
+from rnr_kernels.endpoint import Endpoint
 from rnr_kernels.records import ModelOutput
-from rnr_kernels.tuning.endpoint import Endpoint
 from rnr_kernels.tuning.judges import OpenAIJudge, read_judge_prompt, read_verdict
 from rnr_kernels.tuning.win_rate import Pair, Preference
 

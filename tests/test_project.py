@@ -24,7 +24,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("explain", "forward", "templates", "warm_up"),
     ("generation", "intervals", "teacher_forcing"),
-    ("loading", "records"),
+    ("endpoint", "loading", "records"),
     ("identity",),
     ("analysis", "integrations", "models", "roles", "testing", "tuning"),
     ("__init__",),

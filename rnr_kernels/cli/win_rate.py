@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rnr_kernels.cli import INTERRUPTED
 from rnr_kernels.cli.progress import counting_progress
+from rnr_kernels.endpoint import MAX_TRIES, Endpoint
 from rnr_kernels.models.exact_answers import exact_verdicts
 from rnr_kernels.records import check_writable, read_outputs
 from rnr_kernels.tuning.alpaca_eval import (
@@ -21,7 +22,6 @@ from rnr_kernels.tuning.alpaca_eval import (
     write_array,
     write_outputs,
 )
-from rnr_kernels.tuning.endpoint import MAX_TRIES, Endpoint
 from rnr_kernels.tuning.judges import REQUESTS_IN_FLIGHT, OpenAIJudge, read_judge_prompt
 from rnr_kernels.tuning.win_rate import Judge, Judged, SuccessJudge, WinRate, paired, win_rate
 

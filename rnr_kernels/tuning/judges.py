@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
-from rnr_kernels.tuning.endpoint import Answer, Endpoint
+from rnr_kernels.endpoint import Answer, Endpoint
 from rnr_kernels.tuning.win_rate import TIE, Pair, Preference
 
 JUDGE_PROMPT = Path(__file__).parent / "judge_prompt.txt"

@@ -60,7 +60,7 @@ class Endpoint:
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         if not model:
-            raise ValueError("the judge's model needs a name, as its endpoint knows it")
+            raise ValueError("the model needs a name, as its endpoint knows it")
         if base_url is not None and not _is_address(base_url):
             raise ValueError(
                 "the base URL must start with http:// or https:// and name a host, as in "
@@ -190,9 +190,7 @@ def _client(base_url: str | None, api_key: str | None, timeout: float) -> "OpenA
     try:
         import openai
     except ImportError:
-        raise ValueError(
-            "a judge behind an endpoint needs openai; pip install 'rnr_kernels[tuning]'"
-        ) from None
+        raise ValueError("an endpoint needs openai; pip install openai") from None
     try:
         return openai.OpenAI(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
     except openai.OpenAIError:
