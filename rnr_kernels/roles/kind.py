@@ -1,0 +1,86 @@
+"""What every kind of requirement provides."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from rnr_kernels.roles.parameters import parameter_of
+from rnr_kernels.roles.verdict import Verdict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rnr_kernels.rules.kinds import RuleSet
+
+Guarantee = Literal["certain", "likelier"]
+"""What a constraint promises of a response under it: it passes the strict check, or that is
+likelier than without."""
+
+
+@dataclass(frozen=True)
+class Kind(ABC):
+    """A kind of requirement with its parameters, which are the fields of the dataclass.
+
+    Instances are checked when they are made: ValueError names the kind, the parameter, its range
+    and what came.
+    """
+
+    name: ClassVar[str]
+    """IFEval's name, such as "punctuation:no_comma", or one of ours."""
+    wordings: ClassVar[tuple[str, ...]]
+    """Sentences for a system prompt, with the parameters' names in braces."""
+    guarantee: ClassVar[Guarantee | None] = None
+    """What its constraint promises; None for a kind without one."""
+    is_judged: ClassVar[bool] = False
+    """Whether a model has to judge it, because no program can."""
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            where = f"{self.name}: {declared.name}"
+            value = parameter_of(declared).check(where, getattr(self, declared.name))
+            object.__setattr__(self, declared.name, value)
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """ValueError for a parameter that is missing or that the kind does not have."""
+        names = [declared.name for declared in fields(cls)]
+        for name in parameters:
+            if name not in names:
+                has = ", ".join(names) or "none"
+                raise ValueError(f"{cls.name} has no parameter {name!r}; it has {has}")
+        for name in names:
+            if name not in parameters:
+                raise ValueError(f"{cls.name} needs the parameter {name!r}")
+        return cls(**parameters)
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Self:
+        """The kind with parameters drawn at random."""
+        return cls(**{declared.name: parameter_of(declared).draw(rng) for declared in fields(cls)})
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by name."""
+        return {declared.name: getattr(self, declared.name) for declared in fields(self)}
+
+    def words(self) -> dict[str, str]:
+        """The parameters as they stand in a wording."""
+        return {
+            name: ", ".join(f'"{each}"' for each in value)
+            if isinstance(value, tuple)
+            else str(value)
+            for name, value in self.parameters().items()
+        }
+
+    @abstractmethod
+    def check(self, response: str) -> Verdict:
+        """The strict verdict. Total (any str) and deterministic."""
+
+    def conflict(self, other: "Kind") -> str | None:
+        """Why no sensible response follows both, or None. Asked in both directions."""
+        return None
+
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> "RuleSet | None":
+        """Rules over logits that serve this requirement, or None."""
+        return None
