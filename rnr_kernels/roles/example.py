@@ -1,0 +1,191 @@
+"""One example of roles and rules, and its record in files.
+
+A record is an object with `messages` (an optional system message, then user and assistant in turn;
+the last may be the assistant's response), and beside them what the system message says, as data:
+`role`, `requirements`, `in_scope`. Data sets for training and sets for evaluation are both such
+files; TRL and Hugging Face datasets read them as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rnr_kernels.records import read_records
+from rnr_kernels.roles.requirement import Requirement
+from rnr_kernels.templates import check_text
+
+Messages: TypeAlias = tuple[Mapping[str, str], ...]
+"""Objects with `role` (user or assistant) and `content`, in turn, the first of them the user's."""
+
+EXPECTED = (
+    "one JSON object a line with 'messages' (roles system, user and assistant) and 'requirements' "
+    "(objects with 'kind', 'parameters' and 'wording')"
+)
+
+
+@dataclass(frozen=True)
+class Role:
+    """Who the model is to be."""
+
+    name: str
+    """What users call it, such as "Harbour clerk"."""
+    description: str
+    """Sentences that tell the model who it is, in the second person."""
+    scope: str = ""
+    """What it answers questions about, as a noun phrase; "" for everything."""
+
+
+@dataclass(frozen=True)
+class StatedRequirement:
+    """A requirement in the words in which a system prompt states it."""
+
+    requirement: Requirement
+    wording: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the developer and the user want, and a response if there is one."""
+
+    id: str
+    """Unlike that of any other example of its file."""
+    role: Role | None
+    requirements: tuple[StatedRequirement, ...]
+    messages: Messages
+    """What comes before the response, without the system message; the last is the user's."""
+    response: str | None = None
+    in_scope: bool = True
+    """Whether the role answers the last question; it declines the others."""
+
+    @property
+    def instruction(self) -> str:
+        """What the user asks last."""
+        return self.messages[-1]["content"]
+
+    def system_prompt(self) -> str:
+        """The system message: the role, then its requirements one a line; "" for neither."""
+        parts = []
+        if self.role is not None:
+            parts.append(self.role.description)
+        if self.requirements:
+            lines = [f"{n}. {each.wording}" for n, each in enumerate(self.requirements, start=1)]
+            parts.append("\n".join(["Follow these rules:", *lines]))
+        return "\n\n".join(parts)
+
+    def chat(self) -> list[dict[str, str]]:
+        """All messages, as chat templates take them: system, conversation, response."""
+        system = self.system_prompt()
+        start = [{"role": "system", "content": system}] if system else []
+        end = []
+        if self.response is not None:
+            end = [{"role": "assistant", "content": self.response}]
+        return [*start, *map(dict, self.messages), *end]
+
+    def as_record(self) -> dict[str, Any]:
+        """What `read_examples` reads; every record has the same fields and types."""
+        role = self.role
+        return {
+            "id": self.id,
+            "messages": self.chat(),
+            "role": {
+                "name": role.name if role else "",
+                "description": role.description if role else "",
+                "scope": role.scope if role else "",
+            },
+            "requirements": [
+                {**each.requirement.as_record(), "wording": each.wording}
+                for each in self.requirements
+            ],
+            "in_scope": self.in_scope,
+        }
+
+    def answered(self, response: str) -> "Example":
+        """The example with another response."""
+        return replace(self, response=response)
+
+
+def read_examples(path: str | Path) -> list[Example]:
+    """The examples of a JSON Lines file or a JSON array.
+
+    Raises ValueError that names the record for a field that is missing or of another type, an
+    unknown kind of requirement, parameters out of range, and an id that comes twice.
+    """
+    found: dict[str, Example] = {}
+    for where, record in read_records(path, "examples", EXPECTED):
+        example = example_of(record, where)
+        if example.id in found:
+            raise ValueError(f"{where}: the id {example.id!r} comes twice; ids tell examples apart")
+        found[example.id] = example
+    return list(found.values())
+
+
+def example_of(record: object, where: str) -> Example:
+    """One record as an example; `where` tells of it in errors and is its id if it has none."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    for field in ("messages", "requirements"):
+        if not isinstance(record.get(field), Sequence) or isinstance(record[field], str):
+            raise ValueError(f"{where}: {field!r} is missing or no list; expected {EXPECTED}")
+    messages, response = _conversation(record["messages"], where)
+    stated = []
+    for number, each in enumerate(record["requirements"], start=1):
+        try:
+            requirement = Requirement.from_record(each)
+        except ValueError as error:
+            raise ValueError(f"{where}, requirement {number}: {error}") from None
+        wording = each.get("wording") or requirement.wording()
+        stated.append(StatedRequirement(requirement, _text(wording, f"{where}: wording")))
+    in_scope = record.get("in_scope", True)
+    if not isinstance(in_scope, bool):
+        raise ValueError(f"{where}: 'in_scope' must be true or false, got {in_scope!r:.60}")
+    return Example(
+        str(record.get("id", where)),
+        _role(record.get("role"), where),
+        tuple(stated),
+        messages,
+        response,
+        in_scope,
+    )
+
+
+def _role(value: object, where: str) -> Role | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: 'role' must be an object with 'name' and 'description'")
+    texts = [
+        _text(value.get(field, ""), f"{where}: role's {field}")
+        for field in ("name", "description", "scope")
+    ]
+    return Role(*texts) if any(texts) else None
+
+
+def _conversation(value: Sequence[Any], where: str) -> tuple[Messages, str | None]:
+    """The messages before the response, and the response; the system message is left out."""
+    messages = []
+    for number, message in enumerate(value, start=1):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ValueError(f"{where}, message {number}: must be an object with role and content")
+        content = _text(message.get("content"), f"{where}, message {number}: content")
+        messages.append({"role": message["role"], "content": content})
+    if messages and messages[0]["role"] == "system":
+        messages = messages[1:]
+    roles = [message["role"] for message in messages]
+    in_turn = ["user", "assistant"] * ((len(roles) + 1) // 2)
+    if not roles or roles != in_turn[: len(roles)]:
+        raise ValueError(
+            f"{where}: messages must be an optional system message, then user and assistant in "
+            f"turn, got {roles}"
+        )
+    response = messages.pop()["content"] if roles[-1] == "assistant" else None
+    if not messages[-1]["content"].strip():
+        raise ValueError(f"{where}: the instruction is empty")
+    return tuple(messages), response
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be text, got {type(value).__name__}")
+    check_text(value, where)
+    return value
