@@ -16,7 +16,7 @@ from rnr_kernels.rules.scope import find_used_from
 from rnr_kernels.rules.vocabulary import Vocabulary
 from rnr_kernels.sampling import GREEDY, Sampling, check_sampling
 from rnr_kernels.state import DecodeState
-from rnr_kernels.templates import PromptTemplate, check_text, prompt_template
+from rnr_kernels.templates import Chat, Prompt, PromptTemplate, prompt_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +29,7 @@ class Completion:
     index: int
     """Position of the prompt in the input."""
     instruction: str
+    """What the user asks, last where the prompt is a chat."""
     prompt_token_ids: list[int]
     token_ids: list[int] = field(default_factory=list)
     """Response tokens; the last is EOS if the response ended itself."""
@@ -64,7 +65,7 @@ StepCallback = Callable[[Sequence[Completion]], None]
 def generate(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    instructions: Sequence[str],
+    instructions: Sequence[Prompt],
     *,
     rules: RuleSet | None = None,
     template: str | PromptTemplate = "tags",
@@ -77,6 +78,7 @@ def generate(
 ) -> Iterator[Completion]:
     """Answers instructions in batches and yields the responses in their order.
 
+    An instruction is a str, or the messages of a chat of which the last is the user's.
     `rules` None is the bare model. With a seed in `sampling`, prompt i draws from seed + i, so a
     response does not depend on its batch. `stop` ends a response at a string, `on_step` sees the
     batch after every token (for streaming). `details` also records log-probabilities and log Z.
@@ -90,7 +92,7 @@ def generate(
             f"got {max_new_tokens} and {batch_size}"
         )
     if isinstance(instructions, str) or not instructions:
-        raise ValueError("instructions must be a list with at least one string")
+        raise ValueError("instructions must be a list with at least one string, or chat")
     check_sampling(sampling)
     if sampling.seed is not None:
         replace(sampling, seed=sampling.seed + len(instructions) - 1)  # checks the last one
@@ -100,10 +102,12 @@ def generate(
     if isinstance(template, str):
         template = prompt_template(template)
     window = context_window(model)
-    for index, instruction in enumerate(instructions):
-        check_text(instruction, f"prompt {index + 1}")
+    asked = [
+        Chat.of(instruction, f"prompt {number}").instruction
+        for number, instruction in enumerate(instructions, start=1)
+    ]
     completions = [
-        Completion(index, instruction, template.encode(tokenizer, instruction))
+        Completion(index, asked[index], template.encode(tokenizer, instruction))
         for index, instruction in enumerate(instructions)
     ]
     embeddings: Any = model.get_input_embeddings()

@@ -1,6 +1,7 @@
 """Prompt templates: BOS exactly once, tags as published, files, errors."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,55 @@ def test_a_tokenizer_that_adds_no_bos_gets_none(tiny_bpe: PreTrainedTokenizerBas
 
 def test_plain_is_the_instruction_alone(tiny_bpe: PreTrainedTokenizerBase) -> None:
     assert prompt_template("plain").text(tiny_bpe, "a {b} c") == "a {b} c"
+
+
+CHAT = [
+    {"role": "system", "content": "Be {instruction}."},
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "b"},
+    {"role": "user", "content": "{system} c"},
+]
+
+
+def test_a_chat_is_written_turn_by_turn(tiny_bpe: PreTrainedTokenizerBase) -> None:
+    eos = tiny_bpe.eos_token
+    assert prompt_template("tags").text(tiny_bpe, CHAT) == (
+        "<|system|>\nBe {instruction}.\n<|user|>\na\n<|assistant|>\n"
+        f"b{eos}\n<|user|>\n{{system}} c\n<|assistant|>\n"
+    )
+    assert prompt_template("plain").text(tiny_bpe, [CHAT[0], CHAT[1]]) == "Be {instruction}.\n\na"
+
+
+def test_a_file_says_where_the_system_message_stands(
+    tiny_bpe: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    file = tmp_path / "inst.txt"
+    file.write_text("[{system}] {instruction} ->")
+    template = prompt_template(file)
+    assert template.text(tiny_bpe, CHAT[:2]) == "[Be {instruction}.] a ->"
+    assert template.text(tiny_bpe, "a") == "[] a ->"
+    file.write_text("{instruction} ->")
+    assert prompt_template(file).text(tiny_bpe, "{system}") == "{system} ->"
+    with pytest.raises(ValueError, match="no place for a system message"):
+        prompt_template(file).text(tiny_bpe, CHAT[:2])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ([], "the last the user's, got \\[\\]"),
+        (CHAT[:1], "got \\['system'\\]"),
+        (CHAT[:3], "the last the user's"),
+        ([{"role": "user"}], "message 1: content must be a str, got NoneType"),
+        (["a"], "must be a str or a list of messages, got list"),
+        (7, "must be a str or a list of messages, got int"),
+    ],
+)
+def test_what_is_no_prompt_is_named(
+    tiny_bpe: PreTrainedTokenizerBase, prompt: Any, words: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        prompt_template("tags").encode(tiny_bpe, prompt)
 
 
 def test_chat_uses_the_tokenizers_template_and_adds_nothing(

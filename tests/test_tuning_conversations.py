@@ -81,6 +81,12 @@ def test_a_broken_record_is_named(record: Any, words: str) -> None:
     assert words in str(error.value)
 
 
+def test_a_system_message_comes_before_the_turns() -> None:
+    chat = [message("system", "Be brief."), message("user", "a"), message("assistant", "b")]
+    (conversation,) = conversations_of([{"messages": chat}])
+    assert conversation.system == "Be brief." and conversation.turns == (Turn("a", "b"),)
+
+
 @pytest.mark.parametrize(
     ("record", "words"),
     [
@@ -89,11 +95,15 @@ def test_a_broken_record_is_named(record: Any, words: str) -> None:
         ({"messages": [message("user", "a")]}, "got ['user']"),
         (
             {"messages": [message("system", "s"), message("user", "a")]},
-            "the format has no place for a system message",
+            "perhaps after a system message, got ['system', 'user']",
         ),
         (
             {"messages": [message("user", "a"), message("assistant", "")]},
             "record 1, turn 1: the response is empty",
+        ),
+        (
+            {"messages": [{"role": "system"}, message("user", "a"), message("assistant", "b")]},
+            "record 1: system message must be text, got NoneType",
         ),
         ({"conversations": ["a", "b", "c"]}, "the last one has no response"),
         ({"conversations": []}, "must be a list of questions and answers in turn"),

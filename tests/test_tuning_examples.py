@@ -61,6 +61,38 @@ def test_response_tuning_keeps_the_tags_and_an_empty_line(
     assert response == f"The Elbe.{sentencepiece_32k.eos_token}"
 
 
+def test_a_system_message_stands_before_the_first_turn_without_a_loss(
+    sentencepiece_32k: PreTrainedTokenizerBase,
+) -> None:
+    conversation = Conversation(TWO.turns, "line 2", system="Be brief.")
+    first, *others = parts(encode_example(conversation, sentencepiece_32k), sentencepiece_32k)
+    assert first[1].strip() == "<|system|>\nBe brief.\n<|user|>\nName a river.\n<|assistant|>"
+    assert not first[0]
+    assert others == parts(encode_example(TWO, sentencepiece_32k), sentencepiece_32k)[1:]
+
+
+def test_response_tuning_leaves_the_system_message_out(
+    sentencepiece_32k: PreTrainedTokenizerBase,
+) -> None:
+    conversation = Conversation(ONE.turns, "line 1", system="Be brief.")
+    with_system = encode_example(conversation, sentencepiece_32k, mode="response")
+    assert with_system == encode_example(ONE, sentencepiece_32k, mode="response")
+
+
+def test_a_later_prompt_of_generation_has_the_tokens_of_training(
+    sentencepiece_32k: PreTrainedTokenizerBase,
+) -> None:
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Name a river."},
+        {"role": "assistant", "content": "The Elbe."},
+        {"role": "user", "content": "And a lake?"},
+    ]
+    prompt = TEMPLATES["tags"].encode(sentencepiece_32k, chat)
+    example = encode_example(Conversation(TWO.turns, "", "Be brief."), sentencepiece_32k)
+    assert list(example.token_ids[: len(prompt)]) == prompt
+
+
 def test_a_prompt_has_the_tokens_that_generation_gives_it(
     sentencepiece_32k: PreTrainedTokenizerBase,
 ) -> None:

@@ -9,7 +9,8 @@ from rnr_kernels.records import ALPACA_INPUT, read_records
 from rnr_kernels.templates import check_text
 
 EXPECTED = (
-    "one JSON object a line (or an array of them): 'messages' with roles user and assistant, "
+    "one JSON object a line (or an array of them): 'messages' with roles user and assistant "
+    "(perhaps after a system message), "
     "Alpaca's 'instruction', 'input' and 'output', LIMA's 'conversations', or 'prompt' and "
     "'response'"
 )
@@ -29,6 +30,8 @@ class Conversation:
 
     turns: tuple[Turn, ...]
     where: str
+    system: str = ""
+    """The system message before the first turn; "" for none."""
 
 
 def read_conversations(path: str | Path) -> list[Conversation]:
@@ -63,7 +66,8 @@ def _conversations(records: Iterable[tuple[str, Any]]) -> list[Conversation]:
                 "one format into a file"
             )
         turns = tuple(FORMATS[name](record, where))
-        found.append(Conversation(turns, where))
+        system = _system_message(record, where) if name == "messages" else ""
+        found.append(Conversation(turns, where, system))
     return found
 
 
@@ -97,13 +101,22 @@ def _from_messages(record: Mapping[str, Any], where: str) -> Iterable[Turn]:
     if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
         raise ValueError(f"{where}: 'messages' must be a list of objects with role and content")
     roles = [message.get("role") for message in messages]
-    if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
+    has_system = roles[:1] == ["system"]
+    num_turns = len(roles) // 2
+    if not num_turns or roles[has_system:] != ["user", "assistant"] * num_turns:
         raise ValueError(
-            f"{where}: roles must be user and assistant in turn, from user to assistant, got "
-            f"{roles}; the format has no place for a system message"
+            f"{where}: roles must be user and assistant in turn, from user to assistant, perhaps "
+            f"after a system message, got {roles}"
         )
-    contents = [message.get("content") for message in messages]
+    contents = [message.get("content") for message in messages[has_system:]]
     return _in_turns(contents, where)
+
+
+def _system_message(record: Mapping[str, Any], where: str) -> str:
+    first = record["messages"][0]
+    return (
+        _text(first.get("content"), f"{where}: system message") if first["role"] == "system" else ""
+    )
 
 
 def _from_lima(record: Mapping[str, Any], where: str) -> Iterable[Turn]:

@@ -21,11 +21,9 @@ IGNORED = -100
 """The label of a token without a loss (torch.nn.functional.cross_entropy's ignore_index)."""
 
 MODES = ("instruction", "response", "task")
-"""What is learnt (Hewitt et al. 2024): `response` tuning empties the instructions and keeps their
-tags (section 4); `instruction` tuning and a single `task` (section 5) take them as they are."""
-
-BETWEEN_TURNS = "\n"
-"""After the EOS of a response that is not the last."""
+"""What is learnt (Hewitt et al. 2024): `response` tuning empties the instructions, keeps their tags
+(section 4) and leaves out system messages; `instruction` tuning and a single `task` (section 5)
+take them as they are."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +62,23 @@ def encode_example(
         )
     token_ids: list[int] = []
     is_trained: list[bool] = []
-    for number, turn in enumerate(conversation.turns):
-        instruction = "" if mode == "response" else turn.instruction
-        if number == 0:
-            prompt = template.encode(tokenizer, instruction)
-        else:
-            text = BETWEEN_TURNS + template.text(tokenizer, instruction)
-            prompt = list(tokenizer.encode(text, add_special_tokens=False))
-        response = encode_response(template, tokenizer, instruction, turn.response)
+    is_empty = mode == "response"
+    messages: list[dict[str, str]] = []
+    if conversation.system and not is_empty:
+        messages.append({"role": "system", "content": conversation.system})
+    for turn in conversation.turns:
+        messages.append({"role": "user", "content": "" if is_empty else turn.instruction})
+        prompt = template.encode(tokenizer, messages)
+        if prompt[: len(token_ids)] != token_ids:
+            raise ValueError(
+                f"{conversation.where}: template {template.name!r} writes a later turn's prompt "
+                "otherwise than the turns before it; train on one turn a record"
+            )
+        prompt = prompt[len(token_ids) :]
+        response = encode_response(template, tokenizer, messages[-1:], turn.response)
         token_ids += [*prompt, *response, int(eos)]
         is_trained += [False] * len(prompt) + [True] * (len(response) + 1)
+        messages.append({"role": "assistant", "content": turn.response})
     return Example(tuple(token_ids), tuple(is_trained))
 
 
