@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from rnr_kernels.roles.amounts import Interval, disjoint
+from rnr_kernels.roles.clashes import clash
 from rnr_kernels.roles.parameters import parameter_of
+from rnr_kernels.roles.text import shown
 from rnr_kernels.roles.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -17,6 +20,15 @@ if TYPE_CHECKING:
 Guarantee = Literal["certain", "likelier"]
 """What a constraint promises of a response under it: it passes the strict check, or that is
 likelier than without."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Texts one of which a response contains."""
+
+    texts: tuple[str, ...]
+    any_case: bool = True
+    """Whether the text may come in another letter case."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,25 @@ class Kind(ABC):
     def check(self, response: str) -> Verdict:
         """The strict verdict. Total (any str) and deterministic."""
 
+    def needs(self) -> tuple[Needed, ...]:
+        """Texts that every response that follows contains."""
+        return ()
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        """Whether no response that follows contains `text` (in any case if `any_case`)."""
+        return False
+
+    def bounds(self) -> dict[str, Interval]:
+        """Between which counts of what a response that follows has: {"words": (300, None)}."""
+        return {}
+
     def conflict(self, other: "Kind") -> str | None:
         """Why no sensible response follows both, or None. Asked in both directions."""
-        return None
+        for needed in other.needs():
+            if all(self.refuses(text, any_case=needed.any_case) for text in needed.texts):
+                texts = " or ".join(shown(text) for text in needed.texts)
+                return f"{self.name} rules out {texts}, which {other.name} needs"
+        return disjoint(self.bounds(), other.bounds()) or clash(self.name, other.name)
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> "RuleSet | None":
         """Rules over logits that serve this requirement, or None."""

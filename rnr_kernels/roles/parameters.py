@@ -7,6 +7,7 @@ holds the `Parameter`, which checks what a user gives and draws what a pipeline 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import Field, field
+from difflib import get_close_matches
 from typing import Any
 
 from rnr_kernels.templates import check_text
@@ -49,12 +50,26 @@ def one_of(options: Sequence[str], *, drawn: Sequence[str] | None = None) -> Any
 
     def check(name: str, value: object) -> str:
         if not isinstance(value, str) or value not in options:
+            near = get_close_matches(str(value), options)
+            nearest = f"; the nearest: {', '.join(map(repr, near))}" if near else ""
             raise ValueError(
-                f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}"
+                f"{name} must be one of {', '.join(map(repr, options))}, got {value!r:.60}{nearest}"
             )
         return value
 
     return _field(check, lambda rng: rng.choice(list(drawn or options)))
+
+
+def character(*, drawn: Sequence[str]) -> Any:
+    """One character that is not blank."""
+
+    def check(name: str, value: object) -> str:
+        if not isinstance(value, str) or len(value) != 1 or not value.strip():
+            raise ValueError(f"{name} must be one character, no blank one, got {value!r:.60}")
+        check_text(value, name)
+        return value
+
+    return _field(check, lambda rng: rng.choice(list(drawn)))
 
 
 def text(*, drawn: Sequence[str], longest: int = 10_000) -> Any:
@@ -68,13 +83,23 @@ def text(*, drawn: Sequence[str], longest: int = 10_000) -> Any:
 
 def texts(*, drawn: Sequence[str], count: tuple[int, int], most: int = 100) -> Any:
     """A list of different texts, kept as a tuple; drawn as `count` (from, to) examples."""
+    return _field(
+        lambda name, value: _texts(name, value, most),
+        lambda rng: tuple(rng.sample(list(drawn), rng.randint(*count))),
+    )
 
-    def check(name: str, value: object) -> tuple[str, ...]:
-        if isinstance(value, str) or not isinstance(value, Sequence) or not 1 <= len(value) <= most:
-            raise ValueError(f"{name} must be a list of 1 to {most} texts, got {value!r:.60}")
-        return tuple(dict.fromkeys(_text(name, each, 1000) for each in value))
 
-    return _field(check, lambda rng: tuple(rng.sample(list(drawn), rng.randint(*count))))
+def text_set(*, drawn: Sequence[tuple[str, ...]], most: int = 100) -> Any:
+    """A list of different texts, kept as a tuple; drawn as one of some such lists."""
+    return _field(
+        lambda name, value: _texts(name, value, most), lambda rng: rng.choice(list(drawn))
+    )
+
+
+def _texts(name: str, value: object, most: int) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not 1 <= len(value) <= most:
+        raise ValueError(f"{name} must be a list of 1 to {most} texts, got {value!r:.60}")
+    return tuple(dict.fromkeys(_text(name, each, 1000) for each in value))
 
 
 def _text(name: str, value: object, longest: int) -> str:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+from rnr_kernels.roles.amounts import counted
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 
 @dataclass(frozen=True)
 class NoComma(Kind):
-    """No "," anywhere."""
+    """No "," anywhere; the commas of other scripts are other characters."""
 
     name = "punctuation:no_comma"
     wordings = (
@@ -19,4 +20,7 @@ class NoComma(Kind):
 
     def check(self, response: str) -> Verdict:
         count = response.count(",")
-        return failed(f"{count} commas") if count else FOLLOWED
+        return failed(counted(count, "comma")) if count else FOLLOWED
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        return "," in text

@@ -1,0 +1,87 @@
+"""IFEval's two relations between a count and a limit, and counts in English."""
+
+from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+
+AT_LEAST = "at least"
+LESS_THAN = "less than"
+RELATIONS = (AT_LEAST, LESS_THAN)
+
+Interval = tuple[int, int | None]
+"""From least to most, both included; None without a most."""
+
+
+def interval(relation: str, limit: int) -> Interval:
+    """The counts that stand in the relation to the limit."""
+    return (limit, None) if relation == AT_LEAST else (0, limit - 1)
+
+
+def holds(count: int, relation: str, limit: int) -> bool:
+    """Whether the count stands in the relation to the limit."""
+    return count >= limit if relation == AT_LEAST else count < limit
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 word", "3 words"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def amount(relation: str, limit: int, noun: str) -> str:
+    """ "at least 1 word", "fewer than 3 words", "no words"; less than 2 is at most 1."""
+    if relation == AT_LEAST:
+        return f"at least {counted(limit, noun)}"
+    if limit == 1:
+        return f"no {noun}s"
+    return f"at most 1 {noun}" if limit == 2 else f"fewer than {counted(limit, noun)}"
+
+
+def times(relation: str, limit: int) -> str:
+    """How often something must appear: "at least once", "fewer than 3 times"."""
+    if relation == LESS_THAN and limit <= 2:
+        return "exactly 0 times" if limit == 1 else "at most once"
+    often = {1: "once", 2: "twice"}.get(limit, f"{limit} times")
+    return f"{'at least' if relation == AT_LEAST else 'fewer than'} {often}"
+
+
+def compared(count: int, relation: str, limit: int, found: str) -> Verdict:
+    """The verdict on a count; `found` says in its reason what was counted, such as "2 words"."""
+    if holds(count, relation, limit):
+        return FOLLOWED
+    return failed(f"{found}, not {relation} {limit}")
+
+
+def enough(count: int, least: int, noun: str) -> Verdict:
+    """The verdict on a count that must not be less than `least`."""
+    return FOLLOWED if count >= least else failed(f"{count} of {counted(least, noun)}")
+
+
+def exactly(count: int, wanted: int, noun: str) -> Verdict:
+    """The verdict on a count that must be `wanted`."""
+    return FOLLOWED if count == wanted else failed(f"{counted(count, noun)}, not {wanted}")
+
+
+SMALLEST = {"sentences": ("words", 1), "lines": ("words", 1), "words": ("characters", 2)}
+"""What one of something takes at least of something else: a word a letter and a space."""
+
+
+def disjoint(a: dict[str, Interval], b: dict[str, Interval]) -> str | None:
+    """Why no text keeps both sets of bounds on counts, by name of what is counted, or None."""
+    a, b = implied(a), implied(b)
+    for noun in sorted(a.keys() & b.keys()):
+        least, most = max(a[noun][0], b[noun][0]), _least_most(a[noun], b[noun])
+        if most is not None and least > most:
+            return f"one asks for at least {least} {noun}, the other for at most {most}"
+    return None
+
+
+def implied(bounds: dict[str, Interval]) -> dict[str, Interval]:
+    """The bounds with what they take: 300 words are at least 599 characters."""
+    found = dict(bounds)
+    for noun, (smaller, each) in SMALLEST.items():
+        if noun in found:
+            least, most = found.get(smaller, (0, None))
+            found[smaller] = (max(least, found[noun][0] * each - (each > 1)), most)
+    return found
+
+
+def _least_most(a: Interval, b: Interval) -> int | None:
+    return min((most for _, most in (a, b) if most is not None), default=None)

@@ -1,0 +1,106 @@
+"""Requirements on the characters that a response is written in."""
+
+from dataclasses import dataclass
+
+from rnr_kernels.roles.amounts import Interval
+from rnr_kernels.roles.clashes import ENGLISH_CASES
+from rnr_kernels.roles.kind import Kind
+from rnr_kernels.roles.parameters import one_of
+from rnr_kernels.roles.text import foreign_letter
+from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+
+CASED_SCRIPTS = ("Armenian", "Cyrillic", "Greek", "Latin")
+SCRIPTS = tuple(
+    sorted(
+        (
+            *CASED_SCRIPTS,
+            "Arabic", "Bengali", "Devanagari", "Ethiopic", "Georgian", "Gujarati", "Gurmukhi",
+            "Han", "Hangul", "Hebrew", "Japanese", "Kannada", "Khmer", "Lao", "Malayalam",
+            "Myanmar", "Oriya", "Sinhala", "Tamil", "Telugu", "Thai", "Tibetan",
+        )
+    )
+)  # fmt: skip
+"""As Unicode calls them, and Japanese, which is Hiragana, Katakana and Han."""
+
+
+@dataclass(frozen=True)
+class NoDigits(Kind):
+    """No digit of any script, superscripts and circled ones among them."""
+
+    name = "characters:no_digits"
+    wordings = (
+        "Do not use any digits; write numbers as words.",
+        "Your response must not contain numerals such as 1, 2 or 3.",
+        "Spell out every number instead of writing digits.",
+    )
+
+    def check(self, response: str) -> Verdict:
+        found = sorted(each for each in set(response) if each.isdigit())
+        return failed(f"has the digits {' '.join(found[:10])}") if found else FOLLOWED
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        return not self.check(text)
+
+
+@dataclass(frozen=True)
+class NoEmoji(Kind):
+    """No emoji: nothing that is shown in colour by itself or by the mark that asks for it."""
+
+    name = "characters:no_emoji"
+    wordings = (
+        "Do not use emoji.",
+        "Your response must be free of emojis.",
+        "Never put emoji into your answers.",
+    )
+
+    def check(self, response: str) -> Verdict:
+        if response.isascii():
+            return FOLLOWED
+        import regex
+
+        found = regex.search(r"\p{Emoji_Presentation}|\p{Emoji}\uFE0F|\u20E3", response)
+        return failed(f"has the emoji {found[0]!r}") if found else FOLLOWED
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        return not self.check(text)
+
+
+@dataclass(frozen=True)
+class Script(Kind):
+    """Every letter is of one script, by Unicode's Script_Extensions, and there is a letter."""
+
+    script: str = one_of(
+        SCRIPTS, drawn=("Arabic", "Cyrillic", "Devanagari", "Greek", "Han", "Hangul", "Latin")
+    )
+
+    name = "characters:script"
+    wordings = (
+        "Write only in {script} script.",
+        "Every letter of your response must belong to the {script} script.",
+        "Use no letters other than those of {script} script.",
+    )
+
+    def words(self) -> dict[str, str]:
+        spoken = {"Han": "Chinese (Han)", "Hangul": "Korean (Hangul)"}
+        return {"script": spoken.get(self.script, self.script)}
+
+    def check(self, response: str) -> Verdict:
+        found = foreign_letter(response, self.script)
+        if found is not None:
+            return failed(f"has the letter {found!r}, which is not {self.script}")
+        has_letter = any(map(str.isalpha, response))
+        return FOLLOWED if has_letter else failed("has no letters")
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        return foreign_letter(text, self.script) is not None
+
+    def bounds(self) -> dict[str, Interval]:
+        caseless = self.script not in CASED_SCRIPTS
+        return {"words in capitals": (0, 0)} if caseless else {}
+
+    def conflict(self, other: Kind) -> str | None:
+        if isinstance(other, Script) and other.script != self.script:
+            return f"no letter is both {self.script} and {other.script}"
+        if self.script != "Latin" and other.name in ENGLISH_CASES:
+            return f"{other.name} asks for Latin letters, {self.name} for {self.script} ones"
+        return super().conflict(other)

@@ -1,0 +1,78 @@
+"""Requirements on parts that a response has."""
+
+import re
+from dataclasses import dataclass
+
+from rnr_kernels.roles.amounts import Interval, counted, enough
+from rnr_kernels.roles.kind import Kind, Needed
+from rnr_kernels.roles.parameters import text, whole_number
+from rnr_kernels.roles.pools import POSTSCRIPTS
+from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+
+
+@dataclass(frozen=True)
+class NumberPlaceholders(Kind):
+    """At least so many placeholders: square brackets, on one line, with something between them."""
+
+    num_placeholders: int = whole_number(1, 1000, drawn=(1, 5))
+
+    name = "detectable_content:number_placeholders"
+    wordings = (
+        "The response must contain at least {num_placeholders} in square brackets, such as "
+        "[address].",
+        "Use at least {num_placeholders}, each in square brackets like [name].",
+        "Leave at least {num_placeholders} to fill in, written like this: [date].",
+    )
+
+    def words(self) -> dict[str, str]:
+        return {"num_placeholders": counted(self.num_placeholders, "placeholder")}
+
+    def check(self, response: str) -> Verdict:
+        count = sum(map(placeholders, response.split("\n")))
+        return enough(count, self.num_placeholders, "placeholder")
+
+    def needs(self) -> tuple[Needed, ...]:
+        return (Needed(("[",)), Needed(("]",)))
+
+    def bounds(self) -> dict[str, Interval]:
+        return {"words": (self.num_placeholders, None)}
+
+
+def placeholders(line: str) -> int:
+    """How many there are in a line; each ends with the next "]"."""
+    count, start = 0, line.find("[")
+    while start >= 0 and (end := line.find("]", start)) >= 0:
+        count += bool(line[start + 1 : end].strip("[ \t\r"))
+        start = line.find("[", end)
+    return count
+
+
+@dataclass(frozen=True)
+class Postscript(Kind):
+    """A line starts with the marker, in either case, after anything that is no letter or digit.
+
+    A blank may follow each full stop of the marker ("P. S."). IFEval takes a marker inside a line.
+    """
+
+    postscript_marker: str = text(drawn=POSTSCRIPTS, longest=100)
+
+    name = "detectable_content:postscript"
+    wordings = (
+        "At the end of your response, add a postscript that starts with {postscript_marker}",
+        "Close every answer with a postscript on a line of its own that begins with "
+        '"{postscript_marker}".',
+        'Your response must have a postscript; write "{postscript_marker}" in front of it.',
+    )
+
+    def check(self, response: str) -> Verdict:
+        marker = "".join(self.postscript_marker.split()).lower()
+        pattern = re.compile(r"\W*?" + re.escape(marker).replace(r"\.", r"\.\s?"))
+        if any(pattern.match(line) for line in response.lower().split("\n")):
+            return FOLLOWED
+        return failed(f"no line starts with {self.postscript_marker!r}")
+
+    def needs(self) -> tuple[Needed, ...]:
+        return (Needed((self.postscript_marker.strip(),)),)
+
+    def bounds(self) -> dict[str, Interval]:
+        return {"lines": (2, None)}

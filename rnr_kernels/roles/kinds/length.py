@@ -1,0 +1,233 @@
+"""Requirements on how much a response says."""
+
+from dataclasses import dataclass
+
+from rnr_kernels.roles.amounts import (
+    LESS_THAN,
+    RELATIONS,
+    Interval,
+    amount,
+    compared,
+    counted,
+    exactly,
+    interval,
+)
+from rnr_kernels.roles.kind import Kind
+from rnr_kernels.roles.parameters import one_of, text, whole_number
+from rnr_kernels.roles.pools import FIRST_WORDS
+from rnr_kernels.roles.text import WORD, paragraphs, sentences, shown, words
+from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+
+
+def check_possible(name: str, relation: str, limit: int) -> None:
+    """ValueError for less than 1 of what every response has."""
+    if relation == LESS_THAN and limit == 1:
+        raise ValueError(f"{name}: no response has less than 1; take at least 2")
+
+
+@dataclass(frozen=True)
+class NumberWords(Kind):
+    """At least, or less than, so many words: runs of letters, digits and underscores."""
+
+    relation: str = one_of(RELATIONS)
+    num_words: int = whole_number(1, 100_000, drawn=(40, 400))
+
+    name = "length_constraints:number_words"
+    wordings = (
+        "Answer with {num_words}.",
+        "Your response must contain {num_words}.",
+        "Write {num_words} in every answer.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_possible(f"{self.name}: num_words", self.relation, self.num_words)
+
+    def words(self) -> dict[str, str]:
+        return {"num_words": amount(self.relation, self.num_words, "word")}
+
+    def check(self, response: str) -> Verdict:
+        count = len(words(response))
+        return compared(count, self.relation, self.num_words, counted(count, "word"))
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        return self.relation == LESS_THAN and len(words(text)) >= self.num_words
+
+    def bounds(self) -> dict[str, Interval]:
+        return {"words": interval(self.relation, self.num_words)}
+
+
+@dataclass(frozen=True)
+class NumberSentences(Kind):
+    """At least, or less than, so many sentences, as sentencex divides text.
+
+    Items of a list and headings count as sentences; what has no word in it does not.
+    """
+
+    relation: str = one_of(RELATIONS)
+    num_sentences: int = whole_number(1, 10_000, drawn=(3, 20))
+
+    name = "length_constraints:number_sentences"
+    wordings = (
+        "Answer in {num_sentences}.",
+        "Your response must have {num_sentences}.",
+        "Write {num_sentences} in every answer.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_possible(f"{self.name}: num_sentences", self.relation, self.num_sentences)
+
+    def words(self) -> dict[str, str]:
+        return {"num_sentences": amount(self.relation, self.num_sentences, "sentence")}
+
+    def check(self, response: str) -> Verdict:
+        count = len(sentences(response))
+        return compared(count, self.relation, self.num_sentences, counted(count, "sentence"))
+
+    def bounds(self) -> dict[str, Interval]:
+        return {"sentences": interval(self.relation, self.num_sentences)}
+
+
+@dataclass(frozen=True)
+class NumberCharacters(Kind):
+    """At least, or less than, so many characters (code points), blanks at both ends apart."""
+
+    relation: str = one_of(RELATIONS)
+    num_characters: int = whole_number(1, 1_000_000, drawn=(200, 2000))
+
+    name = "length_constraints:number_characters"
+    wordings = (
+        "Answer with {num_characters}, spaces included.",
+        "Your response must have {num_characters}, counting spaces.",
+        "Write {num_characters} in every answer, spaces and punctuation included.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_possible(f"{self.name}: num_characters", self.relation, self.num_characters)
+
+    def words(self) -> dict[str, str]:
+        return {"num_characters": amount(self.relation, self.num_characters, "character")}
+
+    def check(self, response: str) -> Verdict:
+        count = len(response.strip())
+        return compared(count, self.relation, self.num_characters, counted(count, "character"))
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        return self.relation == LESS_THAN and len(text.strip()) >= self.num_characters
+
+    def bounds(self) -> dict[str, Interval]:
+        return {"characters": interval(self.relation, self.num_characters)}
+
+
+@dataclass(frozen=True)
+class NumberParagraphs(Kind):
+    """Exactly so many paragraphs with *** between them; none but the outer ends may be blank."""
+
+    num_paragraphs: int = whole_number(1, 1000, drawn=(2, 6))
+
+    name = "length_constraints:number_paragraphs"
+    wordings = (
+        "Write exactly {num_paragraphs}. Separate paragraphs with the markdown divider: ***",
+        "Your response must have {num_paragraphs}, with *** between paragraphs.",
+        "Give every answer in {num_paragraphs}, divided by three asterisks (***).",
+    )
+
+    def words(self) -> dict[str, str]:
+        return {"num_paragraphs": counted(self.num_paragraphs, "paragraph")}
+
+    def check(self, response: str) -> Verdict:
+        # As IFEval divides them: from six asterisks two dividers come, with nothing between.
+        parts = [part.strip() for part in response.split("***")]
+        if len(parts) > 1:
+            parts = parts[not parts[0] :]
+            parts = parts[: len(parts) - (not parts[-1])]
+        if "" in parts:
+            return failed(f"paragraph {parts.index('') + 1} is empty")
+        return exactly(len(parts), self.num_paragraphs, "paragraph")
+
+    def bounds(self) -> dict[str, Interval]:
+        wanted = self.num_paragraphs
+        return {
+            "paragraphs": (wanted, wanted),
+            "lines": (2 * wanted - 1, None),
+            "sentences": (wanted, None),
+        }
+
+
+@dataclass(frozen=True)
+class NthParagraphFirstWord(Kind):
+    """Exactly so many paragraphs between blank lines, the nth of which starts with a word.
+
+    Blank paragraphs do not count (n counts the others). Case, and what comes before the first
+    letter or digit of a paragraph, such as quotation marks or a heading's #, do not matter.
+    """
+
+    num_paragraphs: int = whole_number(1, 1000, drawn=(2, 5))
+    nth_paragraph: int = whole_number(1, 1000, drawn=(1, 2))
+    first_word: str = text(drawn=FIRST_WORDS, longest=100)
+
+    name = "length_constraints:nth_paragraph_first_word"
+    wordings = (
+        "Write exactly {num_paragraphs} with blank lines between them; paragraph {nth_paragraph} "
+        'must start with the word "{first_word}".',
+        "Your response has {num_paragraphs}, separated by two line breaks, and the first word of "
+        'paragraph {nth_paragraph} is "{first_word}".',
+        'Start paragraph {nth_paragraph} with "{first_word}", and give {num_paragraphs} in all, '
+        "with an empty line between paragraphs.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nth_paragraph > self.num_paragraphs:
+            raise ValueError(
+                f"{self.name}: nth_paragraph must be at most num_paragraphs, "
+                f"{self.num_paragraphs}, got {self.nth_paragraph}"
+            )
+        first_word = self.first_word.strip()
+        if not words(first_word[0]):
+            raise ValueError(
+                f"{self.name}: first_word must begin with a letter or digit, got {first_word!r}"
+            )
+        object.__setattr__(self, "first_word", first_word)
+
+    def words(self) -> dict[str, str]:
+        return {
+            **super().words(),
+            "num_paragraphs": counted(self.num_paragraphs, "paragraph"),
+        }
+
+    def check(self, response: str) -> Verdict:
+        found = paragraphs(response)
+        if len(found) != self.num_paragraphs:
+            return exactly(len(found), self.num_paragraphs, "paragraph")
+        return starts_with_word(
+            found[self.nth_paragraph - 1], self.first_word, f"paragraph {self.nth_paragraph}"
+        )
+
+    def bounds(self) -> dict[str, Interval]:
+        wanted = self.num_paragraphs
+        return {
+            "paragraphs": (wanted, wanted),
+            "lines": (wanted, None),
+            "sentences": (wanted, None),
+        }
+
+    def conflict(self, other: Kind) -> str | None:
+        if isinstance(other, NthParagraphFirstWord) and self.nth_paragraph == other.nth_paragraph:
+            mine, theirs = self.first_word.lower(), other.first_word.lower()
+            if mine != theirs:
+                return f"paragraph {self.nth_paragraph} cannot start with both {mine} and {theirs}"
+        return super().conflict(other)
+
+
+def starts_with_word(paragraph: str, word: str, where: str) -> Verdict:
+    """Whether a text starts with a whole word, from its first letter, digit or underscore on."""
+    first = WORD.search(paragraph)
+    if first is None:
+        return failed(f"{where} has no word, not {word!r}")
+    start, end = first.start(), first.start() + len(word)
+    if paragraph[start:end].lower() == word.lower() and not WORD.match(paragraph[end : end + 1]):
+        return FOLLOWED
+    return failed(f"{where} starts with {shown(first[0].lower())}, not {word!r}")

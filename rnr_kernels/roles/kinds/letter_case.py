@@ -1,0 +1,119 @@
+"""Requirements on upper and lower case."""
+
+from dataclasses import dataclass
+
+from rnr_kernels.roles.amounts import (
+    LESS_THAN,
+    RELATIONS,
+    Interval,
+    amount,
+    compared,
+    counted,
+    interval,
+)
+from rnr_kernels.roles.kind import Kind
+from rnr_kernels.roles.parameters import one_of, whole_number
+from rnr_kernels.roles.text import foreign_letter, is_letter, words
+from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+
+
+class _OneCase(Kind):
+    """Every letter is Latin and of one case, and there is one."""
+
+    def has_case(self, text: str) -> bool:
+        """Whether the cased characters of a text, at least one, are all of the case."""
+        raise NotImplementedError
+
+    def check(self, response: str) -> Verdict:
+        wrong = self._wrong(response)
+        if wrong is not None:
+            return failed(f"has the letter {wrong!r}")
+        return FOLLOWED if self.has_case(response) else failed("has no letters")
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        if any_case:
+            return foreign_letter(text, "Latin") is not None
+        return self._wrong(text) is not None
+
+    def _wrong(self, text: str) -> str | None:
+        """A character that may not stand in a response: of another case, of none, not Latin."""
+        if text.isascii() and self.has_case(text):
+            return None
+        wrong = (each for each in set(text) if is_letter(each) and not self.has_case(each))
+        return min(wrong, default=None) or foreign_letter(text, "Latin")
+
+
+@dataclass(frozen=True)
+class EnglishCapital(_OneCase):
+    """Every letter is a Latin capital, and there is one.
+
+    Only script and case are looked at; which language is written in Latin letters is for
+    `language:response_language` to say. Titlecase letters are no capitals.
+    """
+
+    name = "change_case:english_capital"
+    wordings = (
+        "Write in English, and in all capital letters.",
+        "Your entire response must be in English, with capital letters only.",
+        "ANSWER IN ENGLISH AND USE ONLY CAPITAL LETTERS.",
+    )
+
+    def has_case(self, text: str) -> bool:
+        return text.isupper()
+
+
+@dataclass(frozen=True)
+class EnglishLowercase(_OneCase):
+    """Every letter is a small Latin one, and there is one; what `EnglishCapital` says holds."""
+
+    name = "change_case:english_lowercase"
+    wordings = (
+        "Write in English, and in all lowercase letters. No capital letters are allowed.",
+        "Your entire response must be in English and in lowercase letters only.",
+        "answer in english and use only lowercase letters.",
+    )
+
+    def has_case(self, text: str) -> bool:
+        return text.islower()
+
+    def bounds(self) -> dict[str, Interval]:
+        return {"words in capitals": (0, 0)}
+
+
+@dataclass(frozen=True)
+class CapitalWordFrequency(Kind):
+    """At least, or less than, so many words have capitals and no small letters; "I" is one.
+
+    Words are runs of letters, digits and underscores; IFEval's tokenizer keeps "U.S." together.
+    """
+
+    capital_relation: str = one_of(RELATIONS)
+    capital_frequency: int = whole_number(1, 1000, drawn=(2, 12))
+
+    name = "change_case:capital_word_frequency"
+    wordings = (
+        "Use {capital_frequency} in all capital letters.",
+        "Your response should have {capital_frequency} in full capitals.",
+        "Write {capital_frequency} in all caps in every answer.",
+    )
+
+    def words(self) -> dict[str, str]:
+        return {"capital_frequency": amount(self.capital_relation, self.capital_frequency, "word")}
+
+    def check(self, response: str) -> Verdict:
+        count = sum(word.isupper() for word in words(response))
+        found = f"{counted(count, 'word')} in capitals"
+        return compared(count, self.capital_relation, self.capital_frequency, found)
+
+    def bounds(self) -> dict[str, Interval]:
+        least, most = interval(self.capital_relation, self.capital_frequency)
+        return {"words in capitals": (least, most), "words": (least, None)}
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        too_many = sum(word.isupper() for word in words(text)) >= self.capital_frequency
+        return self.capital_relation == LESS_THAN and not any_case and too_many
+
+    def conflict(self, other: Kind) -> str | None:
+        if self.capital_relation == LESS_THAN and isinstance(other, EnglishCapital):
+            return f"{other.name} makes every word one in capitals, {self.name} limits them"
+        return super().conflict(other)

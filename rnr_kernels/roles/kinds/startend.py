@@ -1,0 +1,96 @@
+"""Requirements on how a response starts and ends."""
+
+from dataclasses import dataclass
+
+from rnr_kernels.roles.kind import Kind, Needed
+from rnr_kernels.roles.parameters import text
+from rnr_kernels.roles.pools import END_PHRASES, START_PHRASES
+from rnr_kernels.roles.text import SHOWN_CHARACTERS, shown
+from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+
+QUOTE = '"'
+
+
+def bare(text: str) -> str:
+    """In lower case, without blanks and then quotation marks at both ends."""
+    return text.strip().strip(QUOTE).strip().lower()
+
+
+@dataclass(frozen=True)
+class StartPhrase(Kind):
+    """The response starts with the phrase, in any case, quotation marks around either apart."""
+
+    start_phrase: str = text(drawn=START_PHRASES)
+
+    name = "startend:start_phrase"
+    wordings = (
+        'Begin your response with the exact phrase "{start_phrase}"',
+        'Every answer starts with these words: "{start_phrase}"',
+        'The first words of your response must be "{start_phrase}" and nothing may come before.',
+    )
+
+    def check(self, response: str) -> Verdict:
+        if bare(response).startswith(bare(self.start_phrase)):
+            return FOLLOWED
+        return failed(f"starts with {shown(response.strip())}, not {shown(self.start_phrase)}")
+
+    def needs(self) -> tuple[Needed, ...]:
+        return (Needed((self.start_phrase.strip(),)),)
+
+    def conflict(self, other: Kind) -> str | None:
+        if isinstance(other, StartPhrase):
+            mine, theirs = bare(self.start_phrase), bare(other.start_phrase)
+            if not mine.startswith(theirs) and not theirs.startswith(mine):
+                return f"a response cannot start with both {shown(mine)} and {shown(theirs)}"
+        return super().conflict(other)
+
+
+@dataclass(frozen=True)
+class EndChecker(Kind):
+    """The response ends with the phrase, in any case, quotation marks around either apart."""
+
+    end_phrase: str = text(drawn=END_PHRASES)
+
+    name = "startend:end_checker"
+    wordings = (
+        'Finish your response with the exact phrase "{end_phrase}" No other words should follow.',
+        'End every answer with these words: "{end_phrase}"',
+        'The last words of your response must be "{end_phrase}" and nothing may come after.',
+    )
+
+    def check(self, response: str) -> Verdict:
+        if bare(response).endswith(bare(self.end_phrase)):
+            return FOLLOWED
+        end = response.strip()[-SHOWN_CHARACTERS:]
+        return failed(f"ends with {shown(end)}, not {shown(self.end_phrase)}")
+
+    def needs(self) -> tuple[Needed, ...]:
+        return (Needed((self.end_phrase.strip(),)),)
+
+    def conflict(self, other: Kind) -> str | None:
+        if isinstance(other, EndChecker):
+            mine, theirs = bare(self.end_phrase), bare(other.end_phrase)
+            if not mine.endswith(theirs) and not theirs.endswith(mine):
+                return f"a response cannot end with both {shown(mine)} and {shown(theirs)}"
+        return super().conflict(other)
+
+
+@dataclass(frozen=True)
+class Quotation(Kind):
+    """The response starts and ends with a straight double quotation mark, two different ones."""
+
+    name = "startend:quotation"
+    wordings = (
+        "Wrap your entire response in double quotation marks.",
+        'Your whole response must stand between double quotation marks: "..."',
+        'Start every answer with " and end it with " as well.',
+    )
+
+    def check(self, response: str) -> Verdict:
+        stripped = response.strip()
+        if len(stripped) < 2 or stripped[0] != QUOTE:
+            return failed("does not start with a double quotation mark")
+        return FOLLOWED if stripped[-1] == QUOTE else failed("ends without its quotation mark")
+
+    def needs(self) -> tuple[Needed, ...]:
+        return (Needed((QUOTE,)),)
