@@ -3,10 +3,10 @@
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -220,3 +220,17 @@ def _seconds(error: "APIError", failures: int) -> float:
     if re.fullmatch(r"\d+(\.\d+)?", asked):
         wait = max(wait, float(asked))
     return min(wait, LONGEST_WAIT)
+
+
+def json_objects(reply: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a reply, the last first, and those inside of others too.
+
+    Words around them are passed over: a model may think aloud first, or fence its answer.
+    """
+    decoder = json.JSONDecoder()
+    for start in reversed([found.start() for found in re.finditer(r"\{", reply)]):
+        try:
+            record, _ = decoder.raw_decode(reply, start)
+        except (ValueError, RecursionError):
+            continue
+        yield record

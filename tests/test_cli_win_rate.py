@@ -8,8 +8,8 @@ import pytest
 from fake_endpoint import CUT, Failure, Reply, fake_endpoint, longer_wins
 
 from rnr_kernels import cli
+from rnr_kernels import endpoint as endpoint_module
 from rnr_kernels.cli import win_rate as win_rate_module
-from rnr_kernels.tuning import endpoint as endpoint_module
 
 Run = Callable[..., tuple[int, str, str]]
 

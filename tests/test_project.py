@@ -13,7 +13,7 @@ PACKAGE = ROOT / "rnr_kernels"
 
 # Lowest first. A module imports its own part and the levels below, never a neighbour.
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("durable", "layout"),
+    ("durable", "layout", "prompt_files"),
     ("reference",),
     ("sampling",),
     ("rules",),

@@ -1,13 +1,12 @@
 """A language model as judge: each pair is asked in both orders."""
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
-from rnr_kernels.endpoint import Answer, Endpoint
+from rnr_kernels.endpoint import Answer, Endpoint, json_objects
+from rnr_kernels.prompt_files import check_fields, fill_in, read_prompt
 from rnr_kernels.tuning.win_rate import TIE, Pair, Preference
 
 JUDGE_PROMPT = Path(__file__).parent / "judge_prompt.txt"
@@ -17,7 +16,7 @@ REQUESTS_IN_FLIGHT = 8
 SCORES = {"1": 1.0, "2": 0.0, "tie": TIE}
 """What a verdict is worth to response 1."""
 
-_FIELD = re.compile(r"\{(" + "|".join(FIELDS) + r")\}")
+TITLE = "the judge's prompt"
 
 
 class OpenAIJudge:
@@ -40,9 +39,7 @@ class OpenAIJudge:
     ) -> None:
         self._endpoint = endpoint
         self._prompt = read_judge_prompt() if prompt is None else prompt
-        missing = [f"{{{field}}}" for field in FIELDS if f"{{{field}}}" not in self._prompt]
-        if missing:
-            raise ValueError(f"the judge's prompt lacks {', '.join(missing)}; put it in")
+        check_fields(self._prompt, FIELDS, TITLE)
         if requests_in_flight < 1:
             raise ValueError(f"requests_in_flight must be at least 1, got {requests_in_flight}")
         self._requests_in_flight = requests_in_flight
@@ -88,8 +85,7 @@ class OpenAIJudge:
         self, instruction: str, output_1: str, output_2: str, stopped: Event
     ) -> Answer[tuple[float, str]]:
         texts = dict(zip(FIELDS, (instruction, output_1, output_2), strict=True))
-        # In one pass: a response may contain the name of a field.
-        prompt = _FIELD.sub(lambda field: texts[field[1]], self._prompt)
+        prompt = fill_in(self._prompt, texts)
         return self._endpoint.ask(prompt, read_verdict, stopped=stopped)
 
 
@@ -98,12 +94,7 @@ def read_verdict(reply: str) -> tuple[float, str] | None:
 
     None where there is none: the words of a model that thinks aloud first are passed over.
     """
-    decoder = json.JSONDecoder()
-    for start in reversed([found.start() for found in re.finditer(r"\{", reply)]):
-        try:
-            record, _ = decoder.raw_decode(reply, start)
-        except (ValueError, RecursionError):
-            continue
+    for record in json_objects(reply):
         score = SCORES.get(str(record.get("verdict")).strip().lower())
         if score is not None:
             return score, str(record.get("reason", ""))
@@ -112,9 +103,4 @@ def read_verdict(reply: str) -> tuple[float, str] | None:
 
 def read_judge_prompt(path: Path = JUDGE_PROMPT) -> str:
     """The text of a judge's prompt; ValueError where there is no such text."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the judge's prompt {path} is not UTF-8 text: {error.reason}") from None
-    except OSError as error:
-        raise ValueError(f"cannot read the judge's prompt {path}: {error.strerror}") from None
+    return read_prompt(path, TITLE)
