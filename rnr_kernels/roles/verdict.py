@@ -1,4 +1,4 @@
-"""What a check says of a response."""
+"""What a check or a judge says of a response."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,12 @@ class Verdict:
 
     followed: bool
     reason: str = ""
+    undecided: bool = False
+    """A judge came to no verdict; `reason` says what went wrong. Never followed."""
+
+    def __post_init__(self) -> None:
+        if self.undecided and self.followed:
+            raise ValueError("a verdict that is undecided cannot be followed")
 
     def __bool__(self) -> bool:
         return self.followed

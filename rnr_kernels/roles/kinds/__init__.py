@@ -15,6 +15,7 @@ from rnr_kernels.roles.kinds.format import (
     SingleParagraph,
     Title,
 )
+from rnr_kernels.roles.kinds.free_form import Persona, Refusal, Scope, Tone
 from rnr_kernels.roles.kinds.keywords import Existence, ForbiddenWords, Frequency, LetterFrequency
 from rnr_kernels.roles.kinds.language import ResponseLanguage
 from rnr_kernels.roles.kinds.length import (
@@ -69,5 +70,6 @@ OURS: tuple[type[Kind], ...] = (
     NumberCharacters,
     StartPhrase,
 )
+JUDGED: tuple[type[Kind], ...] = (Tone, Persona, Scope, Refusal)
 
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (*IFEVAL, *OURS)}
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (*IFEVAL, *OURS, *JUDGED)}

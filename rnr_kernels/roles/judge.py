@@ -1,0 +1,110 @@
+"""Judges of requirements that no program can check."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rnr_kernels.endpoint import Endpoint, json_objects
+from rnr_kernels.prompt_files import check_fields, fill_in, read_prompt
+from rnr_kernels.roles.verdict import Verdict
+
+if TYPE_CHECKING:
+    from rnr_kernels.roles.example import Example
+
+JUDGE_PROMPT = Path(__file__).parent / "judge_prompt.txt"
+TITLE = "the judge's prompt"
+NEEDED_FIELDS = ("requirement", "response")
+LONGEST_REASON = 400
+"""Characters of a judge's reason that are kept."""
+
+
+class Judge(Protocol):
+    """Judges responses; may be asked from many threads at once."""
+
+    def verdict(self, requirement: str, example: "Example", response: str) -> Verdict:
+        """Whether a response to the example's conversation follows a requirement, and why.
+
+        An undecided verdict where the judge failed on this one. Raises ValueError or OSError where
+        it would fail on all.
+        """
+
+
+class EndpointJudge:
+    """Asks a model behind an endpoint about one requirement at a time.
+
+    `prompt` is a text with {requirement} and {response}, and where it likes {role}, {conversation}
+    and {mark}, that asks for a JSON object with a "reason" and "followed", true or false; the
+    packaged one is `JUDGE_PROMPT`. The mark is made of the material: a response cannot know the
+    tags that end it. Replies without a verdict are asked again, as failed requests are; what fails
+    every time is an undecided verdict. Once `stopped` is set, nothing is tried again.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, *, prompt: str | None = None, stopped: Event | None = None
+    ) -> None:
+        self._endpoint = endpoint
+        self._prompt = read_judge_prompt() if prompt is None else prompt
+        check_fields(self._prompt, NEEDED_FIELDS, TITLE)
+        self._stopped = stopped
+        self._lock = Lock()
+        self.failures = 0
+        """Requests that failed, those that a later try made good among them."""
+        self.nonsense = 0
+        """Replies without a verdict, those that a later try made good among them."""
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self._endpoint.model
+
+    def verdict(self, requirement: str, example: "Example", response: str) -> Verdict:
+        """As `Judge.verdict`; raises as `Endpoint.ask` does."""
+        texts = {
+            "requirement": requirement,
+            "role": _role(example),
+            "conversation": "\n\n".join(
+                f"{message['role']}: {message['content']}" for message in example.messages
+            ),
+            "response": response,
+        }
+        prompt = fill_in(self._prompt, texts | {"mark": _mark(texts)})
+        answer = self._endpoint.ask(prompt, read_verdict, stopped=self._stopped)
+        with self._lock:
+            self.failures += answer.failures
+            self.nonsense += answer.nonsense
+        if answer.value is None:
+            return Verdict(False, f"the judge came to no verdict: {answer.problem}", undecided=True)
+        return answer.value
+
+
+def read_verdict(reply: str) -> Verdict | None:
+    """The last JSON object in a reply that says true or false; None where there is none."""
+    for record in json_objects(reply):
+        said = str(record.get("followed")).strip().lower()
+        if said in ("true", "false"):
+            return Verdict(said == "true", _shortened(record.get("reason")))
+    return None
+
+
+def read_judge_prompt(path: Path = JUDGE_PROMPT) -> str:
+    """The text of a judge's prompt; ValueError where there is no such text."""
+    return read_prompt(path, TITLE)
+
+
+def _role(example: "Example") -> str:
+    role = example.role
+    if role is None:
+        return "none"
+    scope = f"\nIt answers questions about {role.scope}." if role.scope else ""
+    return role.description + scope
+
+
+def _mark(texts: Mapping[str, str]) -> str:
+    return hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:12]
+
+
+def _shortened(reason: Any) -> str:
+    words = " ".join(str(reason or "").split())
+    return words if len(words) <= LONGEST_REASON else words[: LONGEST_REASON - 4] + " ..."
