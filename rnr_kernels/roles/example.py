@@ -2,16 +2,18 @@
 
 A record is an object with `messages` (an optional system message, then user and assistant in turn;
 the last may be the assistant's response), and beside them what the system message says, as data:
-`role`, `requirements`, `in_scope`. Data sets for training and sets for evaluation are both such
-files; TRL and Hugging Face datasets read them as they are.
+`role`, `requirements`, `role_checks`, `in_scope`. Data sets for training and sets for evaluation
+are both such files; TRL and Hugging Face datasets read them as they are. IFEval's own records are
+read too.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from rnr_kernels.records import read_records
+from rnr_kernels.roles.ifeval import is_ifeval, record_of_ifeval
 from rnr_kernels.roles.requirement import Requirement
 from rnr_kernels.templates import check_text
 
@@ -42,6 +44,7 @@ class StatedRequirement:
 
     requirement: Requirement
     wording: str
+    """"" where the conversation states it already, as IFEval's prompts do."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class Example:
     response: str | None = None
     in_scope: bool = True
     """Whether the role answers the last question; it declines the others."""
+    role_checks: tuple[StatedRequirement, ...] = ()
+    """How to tell that a response keeps the role: that it signs with the name, say, or declines.
+
+    No rules of the system prompt: what follows them is counted apart, as role-following."""
 
     @property
     def instruction(self) -> str:
@@ -68,19 +75,23 @@ class Example:
         parts = []
         if self.role is not None:
             parts.append(self.role.description)
-        if self.requirements:
-            lines = [f"{n}. {each.wording}" for n, each in enumerate(self.requirements, start=1)]
+        wordings = [each.wording for each in self.requirements if each.wording]
+        if wordings:
+            lines = [f"{n}. {wording}" for n, wording in enumerate(wordings, start=1)]
             parts.append("\n".join(["Follow these rules:", *lines]))
         return "\n\n".join(parts)
 
-    def chat(self) -> list[dict[str, str]]:
-        """All messages, as chat templates take them: system, conversation, response."""
+    def prompt(self) -> list[dict[str, str]]:
+        """The messages that a model answers: system and conversation."""
         system = self.system_prompt()
         start = [{"role": "system", "content": system}] if system else []
-        end = []
-        if self.response is not None:
-            end = [{"role": "assistant", "content": self.response}]
-        return [*start, *map(dict, self.messages), *end]
+        return [*start, *map(dict, self.messages)]
+
+    def chat(self) -> list[dict[str, str]]:
+        """All messages, as chat templates take them: system, conversation, response."""
+        if self.response is None:
+            return self.prompt()
+        return [*self.prompt(), {"role": "assistant", "content": self.response}]
 
     def as_record(self) -> dict[str, Any]:
         """What `read_examples` reads; every record has the same fields and types."""
@@ -93,10 +104,8 @@ class Example:
                 "description": role.description if role else "",
                 "scope": role.scope if role else "",
             },
-            "requirements": [
-                {**each.requirement.as_record(), "wording": each.wording}
-                for each in self.requirements
-            ],
+            "requirements": [_stated_record(each) for each in self.requirements],
+            "role_checks": [_stated_record(each) for each in self.role_checks],
             "in_scope": self.in_scope,
         }
 
@@ -124,29 +133,50 @@ def example_of(record: object, where: str) -> Example:
     """One record as an example; `where` tells of it in errors and is its id if it has none."""
     if not isinstance(record, Mapping):
         raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    if is_ifeval(record):
+        record = record_of_ifeval(record, where)
     for field in ("messages", "requirements"):
-        if not isinstance(record.get(field), Sequence) or isinstance(record[field], str):
+        if not _is_list(record.get(field)):
             raise ValueError(f"{where}: {field!r} is missing or no list; expected {EXPECTED}")
     messages, response = _conversation(record["messages"], where)
-    stated = []
-    for number, each in enumerate(record["requirements"], start=1):
-        try:
-            requirement = Requirement.from_record(each)
-        except ValueError as error:
-            raise ValueError(f"{where}, requirement {number}: {error}") from None
-        wording = each.get("wording") or requirement.wording()
-        stated.append(StatedRequirement(requirement, _text(wording, f"{where}: wording")))
     in_scope = record.get("in_scope", True)
     if not isinstance(in_scope, bool):
         raise ValueError(f"{where}: 'in_scope' must be true or false, got {in_scope!r:.60}")
     return Example(
         str(record.get("id", where)),
         _role(record.get("role"), where),
-        tuple(stated),
+        _stated(record["requirements"], f"{where}, requirement"),
         messages,
         response,
         in_scope,
+        _stated(record.get("role_checks"), f"{where}, role check"),
     )
+
+
+def _stated_record(stated: StatedRequirement) -> dict[str, str]:
+    return {**stated.requirement.as_record(), "wording": stated.wording}
+
+
+def _stated(value: object, where: str) -> tuple[StatedRequirement, ...]:
+    """Requirements with their wordings; one without a wording gets a usual one."""
+    if value is None:
+        return ()
+    if not _is_list(value):
+        raise ValueError(f"{where}s must be a list, got {type(value).__name__}")
+    stated = []
+    for number, each in enumerate(value, start=1):
+        try:
+            requirement = Requirement.from_record(each)
+        except ValueError as error:
+            raise ValueError(f"{where} {number}: {error}") from None
+        wording = each.get("wording")
+        wording = requirement.wording() if wording is None else wording
+        stated.append(StatedRequirement(requirement, _text(wording, f"{where} {number}: wording")))
+    return tuple(stated)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _role(value: object, where: str) -> Role | None:
