@@ -59,6 +59,11 @@ class EndpointJudge:
         """The model's."""
         return self._endpoint.model
 
+    @property
+    def place(self) -> str:
+        """The endpoint's address, without what may be secret in it."""
+        return self._endpoint.place
+
     def verdict(self, requirement: str, example: "Example", response: str) -> Verdict:
         """As `Judge.verdict`; raises as `Endpoint.ask` does."""
         texts = {

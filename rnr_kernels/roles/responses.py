@@ -1,0 +1,130 @@
+"""Where the responses of a system come from: a file that it wrote, or a model that answers now."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnr_kernels.generation import Completion, StepCallback, generate
+from rnr_kernels.records import read_records
+from rnr_kernels.roles.example import Example
+from rnr_kernels.sampling import GREEDY, Sampling
+from rnr_kernels.templates import PromptTemplate, check_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+RESPONSE_FIELDS = ("response", "output")
+INSTRUCTION_FIELDS = ("prompt", "instruction")
+EXPECTED = (
+    "one JSON object a line with a 'response' (or 'output') and the example's 'id', or its "
+    "'instruction' (or 'prompt'), as rnr-kernels generate --out and IFEval have it"
+)
+SHOWN_CHARACTERS = 60
+"""Of an instruction, in errors."""
+
+
+def read_responses(
+    path: str | Path, examples: Sequence[Example], limit: int | None = None
+) -> list[str]:
+    """The responses of a file to the first `limit` examples, in their order; it may hold more.
+
+    They are told apart by `id`. Without, the records answer the examples in their order, or the
+    last question of each example is unlike any other's. Raises ValueError that names the record or
+    the example for a field that is missing or no text, an example without a response or with two,
+    and a response to something else.
+    """
+    records = read_records(path, "responses", EXPECTED)
+    texts = [(where, _text(record, RESPONSE_FIELDS, where)) for where, record in records]
+    if all("id" in record for _, record in records):
+        keys = [str(record["id"]) for _, record in records]
+        return _matched([example.id for example in examples], keys, texts, limit, "the id")
+    asked = [_text(record, INSTRUCTION_FIELDS, where) for where, record in records]
+    questions = [example.instruction for example in examples]
+    if asked == questions[: len(asked)] and len(asked) >= len(questions[:limit]):
+        return [text for _, text in texts][:limit]
+    if len(set(questions)) < len(questions):
+        twice = Counter(questions).most_common(1)[0][0]
+        raise ValueError(
+            f"{path}: several examples ask {_shown(twice)}, and the responses are not in the "
+            "examples' order; give each record the 'id' of its example"
+        )
+    return _matched(questions, asked, texts, limit, "the instruction")
+
+
+def _matched(
+    known: Sequence[str],
+    keys: Sequence[str],
+    texts: Sequence[tuple[str, str]],
+    limit: int | None,
+    title: str,
+) -> list[str]:
+    """The text of the first known keys; ValueError for other keys, and for one without a text."""
+    found: dict[str, str] = {}
+    for key, (where, text) in zip(keys, texts, strict=True):
+        if key in found:
+            raise ValueError(f"{where}: a second response with {title} {_shown(key)}")
+        found[key] = text
+    strangers = found.keys() - set(known)
+    for key, (where, _) in zip(keys, texts, strict=True):
+        if key in strangers:
+            raise ValueError(f"{where}: no example has {title} {_shown(key)}")
+    wanted = known[:limit]
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(wanted)} examples have no response; the first has {title} "
+            f"{_shown(missing[0])}"
+        )
+    return [found[key] for key in wanted]
+
+
+def _text(record: Any, names: Sequence[str], where: str) -> str:
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    for name in names:
+        if name in record:
+            if not isinstance(record[name], str):
+                kind = type(record[name]).__name__
+                raise ValueError(f"{where}: {name!r} must be text, got {kind}")
+            check_text(record[name], f"{where}: {name!r}")
+            return str(record[name])
+    raise ValueError(
+        f"{where}: the field {' or '.join(map(repr, names))} is missing; expected {EXPECTED}"
+    )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ...")
+
+
+def answer(
+    examples: Sequence[Example],
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    template: str | PromptTemplate = "tags",
+    sampling: Sampling = GREEDY,
+    max_new_tokens: int = 512,
+    batch_size: int = 8,
+    on_step: StepCallback | None = None,
+    on_response: Callable[[Completion], None] = lambda completion: None,
+) -> list[str]:
+    """A model's responses to examples, each to its system message and conversation.
+
+    Raises as `generate` does, which checks all prompts before it answers the first.
+    """
+    responses = []
+    for completion in generate(
+        model,
+        tokenizer,
+        [example.prompt() for example in examples],
+        template=template,
+        sampling=sampling,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        on_step=on_step,
+    ):
+        responses.append(completion.text)
+        on_response(completion)
+    return responses

@@ -1,0 +1,116 @@
+"""Responses of a file, matched to examples; and of a model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from role_examples import CLERK, NO_COMMA, example
+from transformers import PreTrainedTokenizerBase
+
+from rnr_kernels.generation import Completion, generate
+from rnr_kernels.loading import load_model, load_tokenizer
+from rnr_kernels.roles.responses import answer, read_responses
+
+EXAMPLES = [example("1", NO_COMMA), example("2", NO_COMMA), example("3")]
+ASKED = [each.instruction for each in EXAMPLES]
+
+
+def write(path: Path, *records: object) -> Path:
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "responses.jsonl"
+
+
+@pytest.mark.parametrize("field", ["response", "output"])
+def test_responses_are_matched_by_id_in_any_order(file: Path, field: str) -> None:
+    records = [{"id": each, field: f"r{each}"} for each in (3, "1", "2")]
+    assert read_responses(write(file, *records), EXAMPLES) == ["r1", "r2", "r3"]
+
+
+def test_a_limit_asks_for_the_first_examples_only(file: Path) -> None:
+    records = [{"id": "2", "response": "r2"}, {"id": "1", "response": "r1"}]
+    assert read_responses(write(file, *records), EXAMPLES, 1) == ["r1"]
+    assert read_responses(file, EXAMPLES, 2) == ["r1", "r2"]
+    with pytest.raises(ValueError, match="1 of 3 examples have no response"):
+        read_responses(file, EXAMPLES, 3)
+    asked = [{"prompt": text, "response": text[9]} for text in ASKED]
+    for given in (asked, asked[:2], asked[1::-1]):
+        assert read_responses(write(file, *given), EXAMPLES, 2) == ["1", "2"]
+
+
+def test_ifevals_responses_are_matched_by_their_prompt(file: Path) -> None:
+    records = [{"prompt": text, "response": text[9]} for text in ASKED[::-1]]
+    assert read_responses(write(file, *records), EXAMPLES) == ["1", "2", "3"]
+
+
+def test_what_generate_writes_is_matched_by_its_instruction(file: Path) -> None:
+    records = [{"instruction": text, "output": text[9], "generator": "m"} for text in ASKED]
+    assert read_responses(write(file, *records), EXAMPLES) == ["1", "2", "3"]
+
+
+def test_repeated_questions_are_matched_by_order_alone(file: Path) -> None:
+    asked = [example("1"), example("2")]
+    twins = [asked[0], example("x").__class__("x", None, (), asked[0].messages), asked[1]]
+    texts = [each.instruction for each in twins]
+    records = [{"prompt": text, "response": str(n)} for n, text in enumerate(texts)]
+    assert read_responses(write(file, *records), twins) == ["0", "1", "2"]
+    with pytest.raises(ValueError, match=r"several examples ask 'Question 1\?'.* the 'id'"):
+        read_responses(write(file, *records[::-1]), twins)
+
+
+RECORDS = [{"id": n, "response": "r"} for n in "123"]
+ASKING = [{"prompt": text, "response": "r"} for text in ASKED]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (RECORDS[:1], "2 of 3 examples have no response; the first has the id '2'"),
+        ([*RECORDS, RECORDS[0]], "line 4: a second response with the id '1'"),
+        ([*RECORDS, {"id": 7, "response": ""}], "line 4: no example has the id '7'"),
+        (ASKING[1:], "1 of 3 examples have no response; the first has the instruction 'Quest"),
+        ([*ASKING, ASKING[0]], "line 4: a second response with the instruction 'Question 1"),
+        ([*ASKING[:2], {"prompt": "q" * 99, "response": ""}], r"no example has .* 'q{60} \.\.\.'"),
+        ([*RECORDS[:2], {"response": "r"}], "the field 'prompt' or 'instruction' is missing"),
+        ([{"id": "1"}], "line 1: the field 'response' or 'output' is missing; expected one JSON"),
+        ([{"id": "1", "response": None}], "line 1: 'response' must be text, got NoneType"),
+        ([{"id": "1", "response": "\ud800"}], "line 1: 'response' is not valid Unicode"),
+        (["r"], "line 1: expected a JSON object, got str"),
+        ([], "is empty; expected one JSON object"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_responses(
+    file: Path, records: list[object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_responses(write(file, *records), EXAMPLES)
+    with pytest.raises(ValueError, match=r"the responses file .* does not exist"):
+        read_responses(file.with_name("none"), EXAMPLES)
+
+
+def test_a_model_answers_system_message_and_conversation() -> None:
+    tokenizer, model = load_tokenizer("embedded"), load_model("embedded")
+    examples = [example("1", NO_COMMA, role=CLERK, response="before"), example("2")]
+    seen: list[Completion] = []
+    with torch.inference_mode():
+        texts = answer(
+            examples, model, tokenizer, max_new_tokens=4, batch_size=1, on_response=seen.append
+        )
+        alone = [
+            each.text
+            for each in generate(
+                model, tokenizer, [each.prompt() for each in examples], max_new_tokens=4
+            )
+        ]
+    assert texts == alone == [each.text for each in seen]
+    assert CLERK.description in prompt_text(tokenizer, seen[0])
+    assert "before" not in prompt_text(tokenizer, seen[0])
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> str:
+    return str(tokenizer.decode(completion.prompt_token_ids))
