@@ -6,6 +6,7 @@ from rnr_kernels.cli.generate import generate_command
 from rnr_kernels.cli.info import info_command
 from rnr_kernels.cli.lab import lab_command
 from rnr_kernels.cli.rank_responses import rank_responses_command
+from rnr_kernels.cli.roles import roles_app
 from rnr_kernels.cli.rules import rules_app
 from rnr_kernels.cli.token_shift import merge_command, report_command, token_shift_command
 from rnr_kernels.cli.tune import tune_command
@@ -22,6 +23,7 @@ app.command("generate")(generate_command)
 app.command("win-rate")(win_rate_command)
 app.command("rank-responses")(rank_responses_command)
 app.add_typer(rules_app, name="rules")
+app.add_typer(roles_app, name="roles")
 app.command("tune")(tune_command)
 app.command("token-shift")(token_shift_command)
 app.command("token-shift-merge")(merge_command)

@@ -1,0 +1,287 @@
+"""`rnr-kernels roles evaluate`: how often responses follow all that a system prompt requires."""
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from threading import Event
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from rnr_kernels import __version__
+from rnr_kernels.cli import INTERRUPTED
+from rnr_kernels.cli.options import Template
+from rnr_kernels.cli.pass_rate_table import notes, rates_table
+from rnr_kernels.cli.progress import GenerationProgress, counting_progress
+from rnr_kernels.cli.startup import collection_paused, quiet_transformers
+from rnr_kernels.durable import published
+from rnr_kernels.endpoint import MAX_TRIES, Endpoint
+from rnr_kernels.generation import Completion
+from rnr_kernels.loading import display_name, load_model, load_tokenizer
+from rnr_kernels.records import RecordWriter, check_writable
+from rnr_kernels.roles.chart import MOST_SYSTEMS, check_chart, write_chart
+from rnr_kernels.roles.evaluation import Evaluation, system_records
+from rnr_kernels.roles.example import Example, read_examples
+from rnr_kernels.roles.findings import Findings, check_unjudged
+from rnr_kernels.roles.judge import EndpointJudge, read_judge_prompt
+from rnr_kernels.roles.pass_rate import REQUESTS_IN_FLIGHT, PassRate, pass_rate, pass_rate_of
+from rnr_kernels.roles.responses import answer, read_responses
+from rnr_kernels.sampling import Sampling
+from rnr_kernels.templates import prompt_template
+
+CHECKING_PACKAGES = ("py3langid", "sentencex")
+"""Whose versions may change what a check says."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How models answer here."""
+
+    template: str
+    max_new_tokens: int
+    batch_size: int
+    temperature: float
+    seed: int | None
+    device: str | None
+    dtype: str | None
+
+    def responses(self, model: str, examples: list[Example], out: Path | None) -> list[str]:
+        """Of a model, by name or folder; in `out` each as it comes, for read_responses."""
+        template = prompt_template(self.template)
+        sampling = Sampling(self.temperature, seed=self.seed)
+        with collection_paused():
+            tokenizer = load_tokenizer(model)
+            quiet_transformers()
+            loaded = load_model(model, device=self.device, dtype=self.dtype)
+        with ExitStack() as stack:
+            progress = stack.enter_context(GenerationProgress(len(examples)))
+            progress.describe(display_name(model))
+            writer = None if out is None else stack.enter_context(RecordWriter(out))
+
+            def keep(completion: Completion) -> None:
+                if writer is not None:
+                    example = examples[completion.index]
+                    writer.write({"id": example.id, "response": completion.text})
+                progress.finish_one()
+
+            return answer(
+                examples,
+                loaded,
+                tokenizer,
+                template=template,
+                sampling=sampling,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=self.batch_size,
+                on_step=progress.on_step,
+                on_response=keep,
+            )
+
+
+def evaluate_command(
+    examples: Annotated[
+        Path,
+        typer.Argument(
+            metavar="EXAMPLES",
+            help="JSON Lines with 'messages' and 'requirements', or IFEval's own file.",
+        ),
+    ],
+    responses: Annotated[
+        list[Path],
+        typer.Option(
+            help="Responses to the examples, by 'id' or instruction; without it, and without "
+            "--model, those in EXAMPLES count. Twice, or with --model: two systems compared."
+        ),
+    ] = [],  # noqa: B006  (typer wants a list)
+    model: Annotated[
+        list[str],
+        typer.Option(
+            help="A causal language model, or embedded, that answers the examples now; with --out "
+            "its responses are kept in a file beside it."
+        ),
+    ] = [],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N examples.")] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Judges requirements in free words, and whether the role is kept: its name at an "
+            "OpenAI-compatible endpoint; its key is OPENAI_API_KEY."
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Of the judge's endpoint; OpenAI's own without.")
+    ] = None,
+    judge_prompt: Annotated[
+        Path | None, typer.Option(help="Text file with {requirement} and {response}.")
+    ] = None,
+    requests_in_flight: Annotated[
+        int, typer.Option(min=1, help="Questions that the judge is asked at once.")
+    ] = REQUESTS_IN_FLIGHT,
+    max_tries: Annotated[
+        int, typer.Option(min=1, help="Until the judge has no verdict.")
+    ] = MAX_TRIES,
+    skip_judged: Annotated[
+        bool, typer.Option("--skip-judged", help="Leave out what needs a judge, and count it.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file to write: rates, and every verdict's reason.")
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option(help="Figure to write, as .png, .svg or .pdf.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    template: Template = "tags",
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Example i draws from seed + i.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+) -> None:
+    """Count how often responses follow all requirements of their system prompts, and their roles.
+
+    Intervals are 95 % bootstraps over examples. Two systems are compared on the same examples by
+    McNemar's exact test.
+    """
+    sources = _sources(examples, responses, model)
+    stopped = Event()
+    judge = _judge(judge_model, base_url, judge_prompt, max_tries, stopped)
+    if judge is not None and skip_judged:
+        raise ValueError("--skip-judged leaves out what --judge-model judges; give one of them")
+    kept_responses = _response_files(out, model)
+    for path in (out, chart, *kept_responses.values()):
+        if path is not None:
+            check_writable(path, force=force)
+    if chart is not None:
+        check_chart(chart)
+    everything = read_examples(examples)
+    asked = everything[:limit]
+    if judge is None and not skip_judged:
+        check_unjudged(asked)
+    given = {
+        name: read_responses(source, everything, limit)
+        for name, source in sources.items()
+        if isinstance(source, Path)
+    }
+    answering = Answering(template, max_new_tokens, batch_size, temperature, seed, device, dtype)
+    for name, source in sources.items():
+        if isinstance(source, str):
+            given[name] = answering.responses(source, asked, kept_responses.get(source))
+    head = {
+        "settings": {
+            "examples": str(examples),
+            "limit": limit,
+            "systems": {name: str(source) for name, source in sources.items()},
+            "judge": None if judge is None else {"model": judge.name, "endpoint": judge.place},
+            "skip_judged": skip_judged,
+            "answering": asdict(answering) if model else None,
+        },
+        "versions": _versions(),
+    }
+    found: dict[str, list[Findings]] = {}
+    systems: dict[str, PassRate] = {}
+    try:
+        with counting_progress("checked") as bar:
+            for name in sources:
+                found[name] = []
+                task = bar.add_task(name, total=len(asked))
+                systems[name] = pass_rate(
+                    asked,
+                    given.get(name),
+                    judge=judge,
+                    skip_judged=skip_judged,
+                    requests_in_flight=requests_in_flight,
+                    on_findings=_both(found[name], bar, task),
+                )
+    except (KeyboardInterrupt, ValueError, OSError) as error:
+        stopped.set()  # or requests that fail would be tried again before the command ends
+        if out is not None and any(found.values()):
+            partial = out.with_name(f"{out.stem}.partial{out.suffix}")
+            rates = {name: pass_rate_of(each) for name, each in found.items()}
+            _write(partial, head | {"systems": system_records(rates)})
+            kept = sum(map(len, found.values()))
+            typer.echo(f"stopped; finished examples kept in {partial}: {kept}", err=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise typer.Exit(INTERRUPTED) from None
+        raise
+    evaluation = Evaluation(systems)
+    console = Console()
+    console.print(rates_table(systems))
+    console.print(*notes(evaluation, judge), sep="\n")
+    if out is not None:
+        _write(out, head | evaluation.as_record())
+        console.print(f"verdicts of {len(asked)} examples in {out}")
+    for name, file in kept_responses.items():
+        console.print(f"responses of {display_name(name)} in {file}")
+    if chart is not None:
+        write_chart(systems, chart)
+        console.print(f"chart in {chart}")
+
+
+def _sources(
+    examples: Path, responses: list[Path], models: list[str]
+) -> dict[str, Path | str | None]:
+    """Where the responses of each system come from: a file, a model, or None for the examples."""
+    if len(responses) + len(models) > MOST_SYSTEMS:
+        raise ValueError(
+            f"at most {MOST_SYSTEMS} systems are compared, got {len(responses) + len(models)}; "
+            "give --responses and --model less often"
+        )
+    named: list[tuple[str, Path | str | None]] = [(path.stem, path) for path in responses]
+    named += [(display_name(model), model) for model in models]
+    if not named:
+        return {examples.stem: None}
+    if len(dict(named)) < len(named):  # two files of one name, in two folders
+        named = [(str(source), source) for _, source in named]
+    if len(dict(named)) < len(named):
+        raise ValueError(f"{named[0][0]} is given twice; there is nothing to compare")
+    return dict(named)
+
+
+def _response_files(out: Path | None, models: list[str]) -> dict[str, Path]:
+    """Where responses that cost a model's time are kept, whatever happens to a judge later."""
+    if out is None:
+        return {}
+    endings = ["responses"] if len(models) == 1 else ["responses-1", "responses-2"]
+    files = (out.with_name(f"{out.stem}.{ending}.jsonl") for ending in endings)
+    return dict(zip(models, files, strict=False))
+
+
+def _judge(
+    model: str | None, base_url: str | None, prompt: Path | None, max_tries: int, stopped: Event
+) -> EndpointJudge | None:
+    if model is not None:
+        return EndpointJudge(
+            Endpoint(model, base_url=base_url, max_tries=max_tries),
+            prompt=None if prompt is None else read_judge_prompt(prompt),
+            stopped=stopped,
+        )
+    for option, value in (("--base-url", base_url), ("--judge-prompt", prompt)):
+        if value is not None:
+            raise ValueError(f"{option} belongs to --judge-model; add that, or leave it out")
+    return None
+
+
+def _both(found: list[Findings], bar: Progress, task: TaskID) -> Callable[[Findings], None]:
+    def keep(each: Findings) -> None:
+        found.append(each)
+        bar.advance(task)
+
+    return keep
+
+
+def _versions() -> dict[str, str]:
+    packages = {}
+    for name in CHECKING_PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    return {"rnr_kernels": __version__, **packages}
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    with published(path) as file:
+        file.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
