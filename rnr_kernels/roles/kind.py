@@ -101,12 +101,26 @@ class Kind(ABC):
         """Between which counts of what a response that follows has: {"words": (300, None)}."""
         return {}
 
+    def opening(self) -> str | None:
+        """What every response that follows starts with: lower case, no blanks or quotes around."""
+        return None
+
+    def closing(self) -> str | None:
+        """What it ends with, likewise."""
+        return None
+
     def conflict(self, other: "Kind") -> str | None:
         """Why no sensible response follows both, or None. Asked in both directions."""
         for needed in other.needs():
             if all(self.refuses(text, any_case=needed.any_case) for text in needed.texts):
                 texts = " or ".join(shown(text) for text in needed.texts)
                 return f"{self.name} rules out {texts}, which {other.name} needs"
+        for mine, theirs, is_part, verb in (
+            (self.opening(), other.opening(), str.startswith, "start"),
+            (self.closing(), other.closing(), str.endswith, "end"),
+        ):
+            if mine and theirs and not is_part(mine, theirs) and not is_part(theirs, mine):
+                return f"a response cannot {verb} with both {shown(mine)} and {shown(theirs)}"
         return disjoint(self.bounds(), other.bounds()) or clash(self.name, other.name)
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> "RuleSet | None":

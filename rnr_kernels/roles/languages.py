@@ -39,6 +39,9 @@ All are labels of py3langid. It has more, rare or close to one of these; among f
 short English answer is less often taken for one of them.
 """
 
+LEAST_PROBABILITY = 0.04
+"""Where the model has no evidence, each language is as likely as the next, at most 2 in 83."""
+
 
 def language_of(text: str) -> str | None:
     """The code of the language a text is most likely in; None where nothing tells.
@@ -49,8 +52,7 @@ def language_of(text: str) -> str | None:
     if not any(map(str.isalpha, text)):
         return None
     code, probability = _identifier().classify(text)
-    # Where no feature of the model occurs, every language is as likely as the next.
-    return str(code) if probability > 1.5 / len(LANGUAGES) else None
+    return str(code) if probability > LEAST_PROBABILITY else None
 
 
 @cache

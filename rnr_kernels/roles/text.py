@@ -4,11 +4,16 @@ Everything here takes any str, half surrogate pairs included, in time proportion
 """
 
 import re
+from collections.abc import Iterator
 
 WORD = re.compile(r"\w+")
 """IFEval counts these runs as words, so that our figures can stand beside its: "don't" is two."""
 
+QUOTE = '"'
 BLANK_LINE = re.compile(r"\n\s*\n")
+LONGEST_PIECE = 5000
+"""Characters that are divided into sentences at once."""
+
 SHOWN_CHARACTERS = 40
 
 
@@ -23,7 +28,24 @@ def sentences(text: str) -> list[str]:
 
     # Half a surrogate pair cannot pass to the library; it is no end of a sentence either.
     whole = text.encode("utf-8", "replace").decode()
-    return [found for found in sentencex.segment("en", whole) if WORD.search(found)]
+    found = (each for piece in _pieces(whole) for each in sentencex.segment("en", piece))
+    return [each for each in found if WORD.search(each)]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces that end where a sentence does, if one does.
+
+    The library's time grows with the square of the number of quotation marks: minutes for a
+    megabyte of them.
+    """
+    start = 0
+    while len(text) - start > LONGEST_PIECE:
+        limit = start + LONGEST_PIECE
+        ends = (text.rfind(end, start, limit) + len(end) for end in ("\n\n", ". "))
+        end = next((each for each in ends if each > start + 2), limit)
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def paragraphs(text: str) -> list[str]:
@@ -78,6 +100,11 @@ def foreign_letter(text: str, script: str) -> str | None:
 def is_letter(character: str) -> bool:
     """Whether it is a letter or has a case, as the Roman numeral sign has."""
     return character.isalpha() or character.lower() != character or character.upper() != character
+
+
+def bare(text: str) -> str:
+    """In lower case, without the blanks and quotation marks at both ends."""
+    return text.strip().strip(QUOTE).strip().lower()
 
 
 def shown(text: str) -> str:

@@ -22,6 +22,11 @@ SCRIPTS = tuple(
 )  # fmt: skip
 """As Unicode calls them, and Japanese, which is Hiragana, Katakana and Han."""
 
+WITHOUT_SPACES = ("Han", "Japanese", "Khmer", "Lao", "Myanmar", "Thai", "Tibetan")
+"""In which the words of a sentence are not divided, so that they cannot be counted."""
+
+NUMBER_WORDS = "length_constraints:number_words"
+
 
 @dataclass(frozen=True)
 class NoDigits(Kind):
@@ -103,4 +108,6 @@ class Script(Kind):
             return f"no letter is both {self.script} and {other.script}"
         if self.script != "Latin" and other.name in ENGLISH_CASES:
             return f"{other.name} asks for Latin letters, {self.name} for {self.script} ones"
+        if self.script in WITHOUT_SPACES and other.name == NUMBER_WORDS:
+            return f"words in {self.script} script have no spaces between them to count them by"
         return super().conflict(other)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from rnr_kernels.roles.amounts import Interval, counted
 from rnr_kernels.roles.kind import Kind, Needed
-from rnr_kernels.roles.kinds.startend import QUOTE, Quotation, StartPhrase, bare
+from rnr_kernels.roles.kinds.startend import Quotation
 from rnr_kernels.roles.parameters import text
 from rnr_kernels.roles.pools import QUESTIONS
-from rnr_kernels.roles.text import shown
+from rnr_kernels.roles.text import QUOTE, bare, shown
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 DIVIDER = "******"
@@ -36,19 +36,13 @@ class RepeatPrompt(Kind):
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.prompt_to_repeat.strip(),)),)
 
+    def opening(self) -> str:
+        return bare(self.prompt_to_repeat)
+
     def conflict(self, other: Kind) -> str | None:
-        mine = self.prompt_to_repeat.strip().lower()
-        if isinstance(other, Quotation) and not mine.startswith(QUOTE):
-            return f"one starts with a quotation mark, the other with {shown(mine)}"
-        if isinstance(other, RepeatPrompt):
-            theirs = other.prompt_to_repeat.strip().lower()
-        elif isinstance(other, StartPhrase):
-            mine, theirs = bare(mine), bare(other.start_phrase)
-        else:
-            return super().conflict(other)
-        if mine.startswith(theirs) or theirs.startswith(mine):
-            return None
-        return f"a response cannot start with both {shown(mine)} and {shown(theirs)}"
+        if isinstance(other, Quotation) and not self.prompt_to_repeat.strip().startswith(QUOTE):
+            return f"{self.name} leaves no place for the quotation mark in front"
+        return super().conflict(other)
 
 
 @dataclass(frozen=True)

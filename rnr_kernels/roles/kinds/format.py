@@ -17,7 +17,9 @@ FENCE = re.compile(r"```[ \t]*(?:json)?[ \t]*\n?(.*?)(?:```)?", re.DOTALL | re.I
 DEEPEST_JSON = 200
 """The json module's own limit moves with the caller's depth, ours does not."""
 
-JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z|\\\Z)', re.DOTALL)
+"""One without an end reaches to the end, so that no text is read twice."""
+
 HIGHLIGHT = re.compile(r"(\*{1,3})([^*\n]+)\1")
 MARKDOWN = (
     ("a heading", re.compile(r"^ {0,3}#{1,6}[ \t]", re.MULTILINE)),

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from rnr_kernels.roles.amounts import Interval
 from rnr_kernels.roles.clashes import ENGLISH_CASES
 from rnr_kernels.roles.kind import Kind
-from rnr_kernels.roles.kinds.characters import CASED_SCRIPTS, Script
+from rnr_kernels.roles.kinds.characters import CASED_SCRIPTS, NUMBER_WORDS, WITHOUT_SPACES, Script
 from rnr_kernels.roles.languages import LANGUAGES, language_of
 from rnr_kernels.roles.parameters import one_of
+from rnr_kernels.roles.text import foreign_letter
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 DRAWN = ("de", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "tr", "zh")
@@ -42,6 +43,10 @@ class ResponseLanguage(Kind):
             return failed(f"nothing tells its language, not even that it is {wanted}")
         return failed(f"{LANGUAGES[found][0]}, not {wanted}")
 
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        # A foreign keyword or phrase has a place in any language, counts of foreign letters none.
+        return len(text) == 1 and foreign_letter(text, LANGUAGES[self.language][1]) is not None
+
     def bounds(self) -> dict[str, Interval]:
         caseless = LANGUAGES[self.language][1] not in CASED_SCRIPTS
         return {"words in capitals": (0, 0)} if caseless else {}
@@ -54,4 +59,6 @@ class ResponseLanguage(Kind):
             return f"{name} is not written in {other.script} letters"
         if other.name in ENGLISH_CASES and self.language != "en":
             return f"{other.name} asks for English, {self.name} for {name}"
+        if script in WITHOUT_SPACES and other.name == NUMBER_WORDS:
+            return f"words in {name} have no spaces between them to count them by"
         return super().conflict(other)

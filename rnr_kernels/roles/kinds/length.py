@@ -12,7 +12,7 @@ from rnr_kernels.roles.amounts import (
     exactly,
     interval,
 )
-from rnr_kernels.roles.kind import Kind
+from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import one_of, text, whole_number
 from rnr_kernels.roles.pools import FIRST_WORDS
 from rnr_kernels.roles.text import WORD, paragraphs, sentences, shown, words
@@ -214,11 +214,16 @@ class NthParagraphFirstWord(Kind):
             "sentences": (wanted, None),
         }
 
+    def needs(self) -> tuple[Needed, ...]:
+        return (Needed((self.first_word,)),)
+
     def conflict(self, other: Kind) -> str | None:
+        where, word = f"paragraph {self.nth_paragraph}", self.first_word.lower()
+        opening = other.opening() if self.nth_paragraph == 1 else None
         if isinstance(other, NthParagraphFirstWord) and self.nth_paragraph == other.nth_paragraph:
-            mine, theirs = self.first_word.lower(), other.first_word.lower()
-            if mine != theirs:
-                return f"paragraph {self.nth_paragraph} cannot start with both {mine} and {theirs}"
+            opening = other.first_word.lower()
+        if opening and words(opening) and not starts_with_word(opening, word, where):
+            return f"{where} cannot start with both {shown(word)} and {shown(opening)}"
         return super().conflict(other)
 
 

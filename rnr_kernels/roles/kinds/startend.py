@@ -5,15 +5,8 @@ from dataclasses import dataclass
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import text
 from rnr_kernels.roles.pools import END_PHRASES, START_PHRASES
-from rnr_kernels.roles.text import SHOWN_CHARACTERS, shown
+from rnr_kernels.roles.text import QUOTE, SHOWN_CHARACTERS, bare, shown
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
-
-QUOTE = '"'
-
-
-def bare(text: str) -> str:
-    """In lower case, without blanks and then quotation marks at both ends."""
-    return text.strip().strip(QUOTE).strip().lower()
 
 
 @dataclass(frozen=True)
@@ -37,12 +30,8 @@ class StartPhrase(Kind):
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.start_phrase.strip(),)),)
 
-    def conflict(self, other: Kind) -> str | None:
-        if isinstance(other, StartPhrase):
-            mine, theirs = bare(self.start_phrase), bare(other.start_phrase)
-            if not mine.startswith(theirs) and not theirs.startswith(mine):
-                return f"a response cannot start with both {shown(mine)} and {shown(theirs)}"
-        return super().conflict(other)
+    def opening(self) -> str:
+        return bare(self.start_phrase)
 
 
 @dataclass(frozen=True)
@@ -67,12 +56,8 @@ class EndChecker(Kind):
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.end_phrase.strip(),)),)
 
-    def conflict(self, other: Kind) -> str | None:
-        if isinstance(other, EndChecker):
-            mine, theirs = bare(self.end_phrase), bare(other.end_phrase)
-            if not mine.endswith(theirs) and not theirs.endswith(mine):
-                return f"a response cannot end with both {shown(mine)} and {shown(theirs)}"
-        return super().conflict(other)
+    def closing(self) -> str:
+        return bare(self.end_phrase)
 
 
 @dataclass(frozen=True)
