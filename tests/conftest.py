@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cpu_backends import ON_CPU
@@ -34,6 +35,17 @@ def llama2_tokenizer() -> PreTrainedTokenizerBase:
     if not folder.is_dir():
         pytest.skip(f"RNR_TEST_DATA has no llama2_tokenizer folder: {folder}")
     return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def ifeval_prompts() -> list[dict[str, Any]]:
+    data = os.environ.get("RNR_TEST_DATA")
+    if not data:
+        pytest.skip("RNR_TEST_DATA is not set: it names the folder with ifeval_prompts.jsonl")
+    path = Path(data) / "ifeval_prompts.jsonl"
+    if not path.is_file():
+        pytest.skip(f"RNR_TEST_DATA has no ifeval_prompts.jsonl: {path}")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _mistral_data() -> Path:

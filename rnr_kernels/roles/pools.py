@@ -75,4 +75,4 @@ ANSWERS = (
 
 SECTIONS = ("Chapter", "Day", "Part", "Section", "Step", "SECTION")
 
-POSTSCRIPTS = ("P.S.", "P.P.S")
+POSTSCRIPTS = ("N.B.", "P.P.S", "P.S.", "PS:", "Postscript:")

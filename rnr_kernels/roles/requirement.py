@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from rnr_kernels.roles.kind import Guarantee
+from rnr_kernels.roles.kind import Guarantee, Kind
 from rnr_kernels.roles.kinds import KINDS
 from rnr_kernels.roles.loose import loose_variants
 from rnr_kernels.roles.verdict import Verdict, failed
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rnr_kernels.rules.kinds import RuleSet
+
+
+def kind_named(name: str) -> type[Kind]:
+    """The kind of that name; ValueError for none of `KINDS`."""
+    if name not in KINDS:
+        raise ValueError(f"unknown kind of requirement {name!r}; known: {', '.join(KINDS)}")
+    return KINDS[name]
 
 
 class Requirement:
@@ -31,9 +38,7 @@ class Requirement:
     __slots__ = ("_kind",)
 
     def __init__(self, kind: str, /, **parameters: Any) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind of requirement {kind!r}; known: {', '.join(KINDS)}")
-        self._kind = KINDS[kind].from_parameters(parameters)
+        self._kind = kind_named(kind).from_parameters(parameters)
 
     @classmethod
     def draw(cls, seed: int | random.Random, kinds: Iterable[str] | None = None) -> Self:
@@ -42,7 +47,7 @@ class Requirement:
         names = (
             [n for n, kind in KINDS.items() if not kind.is_judged] if kinds is None else [*kinds]
         )
-        drawn = KINDS[rng.choice(names)].draw(rng)
+        drawn = kind_named(rng.choice(names)).draw(rng)
         return cls(drawn.name, **drawn.parameters())
 
     @classmethod

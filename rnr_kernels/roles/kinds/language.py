@@ -40,7 +40,7 @@ class ResponseLanguage(Kind):
             return FOLLOWED
         wanted = LANGUAGES[self.language][0]
         if found is None:
-            return failed(f"nothing tells its language, not even that it is {wanted}")
+            return failed(f"nothing tells that it is {wanted}")
         return failed(f"{LANGUAGES[found][0]}, not {wanted}")
 
     def refuses(self, text: str, *, any_case: bool) -> bool:
