@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnr_kernels.roles.kinds import IFEVAL, KINDS
+from rnr_kernels.roles.loose import loose_variants
 from rnr_kernels.roles.requirement import Requirement
+from rnr_kernels.roles.text import library
 
 IFEVAL_KINDS = [
     "change_case:capital_word_frequency",
@@ -151,6 +153,8 @@ def test_wordings_are_plain_english(name: str, parameters: dict[str, Any], wordi
         ("keywords:existence", {"keywords": ["a", " "]}, "must be text of 1 to 1000 characters"),
         ("keywords:forbidden_words", {"forbidden_words": None}, "must be a list of 1 to 100"),
         ("startend:end_checker", {"end_phrase": ""}, "end_phrase must be text of 1 to 10000"),
+        ("startend:end_checker", {"end_phrase": ' "" '}, "end_phrase must be more than quotation"),
+        ("startend:start_phrase", {"start_phrase": '"'}, "start_phrase must be more than"),
         ("characters:script", {"script": "latin"}, "script must be one of .*nearest: 'Latin'"),
     ],
 )  # fmt: skip
@@ -178,6 +182,13 @@ def test_an_empty_response_follows_nothing(name: str, text: str) -> None:
         assert requirement.check(text, loose=loose).reason == "the response is empty"
 
 
+def test_loose_variants_lack_outer_lines_and_asterisks() -> None:
+    assert list(loose_variants("*a*\nb\nc")) == [
+        "*a*\nb\nc", "b\nc", "*a*\nb", "b", "a\nb\nc", "a\nb",
+    ]  # fmt: skip
+    assert list(loose_variants("one line")) == ["one line", ""]
+
+
 def test_the_loose_verdict_forgives_a_first_line_a_last_line_and_asterisks() -> None:
     requirement = Requirement("startend:start_phrase", start_phrase="In short:")
     response = "Sure!\n**In short:** no."
@@ -186,6 +197,14 @@ def test_the_loose_verdict_forgives_a_first_line_a_last_line_and_asterisks() -> 
     assert not no_comma.check("Well, so:\nIt is so.")
     assert no_comma.check("Well, so:\nIt is so.", loose=True)
     assert not no_comma.check("Well, so:\nIt is, so.", loose=True)
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    library.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    requirement = Requirement.draw(0, ["length_constraints:number_sentences"])
+    with pytest.raises(ValueError, match=r"needs sentencex; pip install 'rnr_kernels\[roles\]'"):
+        requirement.check("It is so.")
 
 
 HOSTILE = (

@@ -9,6 +9,16 @@ RELATIONS = (AT_LEAST, LESS_THAN)
 Interval = tuple[int, int | None]
 """From least to most, both included; None without a most."""
 
+SIZES: dict[str, tuple[str, int, int | None]] = {
+    "lines": ("words", 1, None),
+    "sentences": ("words", 1, 80),
+    "words": ("characters", 2, 20),
+}
+"""What one of something takes of something else, at least and in a sensible text at most.
+
+A word is a letter and a space, but for the last one.
+"""
+
 
 def interval(relation: str, limit: int) -> Interval:
     """The counts that stand in the relation to the limit."""
@@ -21,12 +31,12 @@ def holds(count: int, relation: str, limit: int) -> bool:
 
 
 def counted(count: int, noun: str) -> str:
-    """ "1 word", "3 words"."""
+    """Such as "1 word" and "3 words"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def amount(relation: str, limit: int, noun: str) -> str:
-    """ "at least 1 word", "fewer than 3 words", "no words"; less than 2 is at most 1."""
+    """Such as "at least 1 word", "fewer than 3 words", "at most 1 word" and "no words"."""
     if relation == AT_LEAST:
         return f"at least {counted(limit, noun)}"
     if limit == 1:
@@ -59,10 +69,6 @@ def exactly(count: int, wanted: int, noun: str) -> Verdict:
     return FOLLOWED if count == wanted else failed(f"{counted(count, noun)}, not {wanted}")
 
 
-SMALLEST = {"sentences": ("words", 1), "lines": ("words", 1), "words": ("characters", 2)}
-"""What one of something takes at least of something else: a word a letter and a space."""
-
-
 def disjoint(a: dict[str, Interval], b: dict[str, Interval]) -> str | None:
     """Why no text keeps both sets of bounds on counts, by name of what is counted, or None."""
     a, b = implied(a), implied(b)
@@ -76,10 +82,15 @@ def disjoint(a: dict[str, Interval], b: dict[str, Interval]) -> str | None:
 def implied(bounds: dict[str, Interval]) -> dict[str, Interval]:
     """The bounds with what they take: 300 words are at least 599 characters."""
     found = dict(bounds)
-    for noun, (smaller, each) in SMALLEST.items():
+    for noun, (smaller, least_each, most_each) in SIZES.items():
         if noun in found:
-            least, most = found.get(smaller, (0, None))
-            found[smaller] = (max(least, found[noun][0] * each - (each > 1)), most)
+            least, most = found[noun]
+            takes = (
+                max(0, least * least_each - (least_each > 1)),
+                None if most is None or most_each is None else most * most_each,
+            )
+            own = found.get(smaller, (0, None))
+            found[smaller] = (max(own[0], takes[0]), _least_most(own, takes))
     return found
 
 

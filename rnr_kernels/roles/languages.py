@@ -3,6 +3,8 @@
 from functools import cache
 from typing import Any
 
+from rnr_kernels.roles.text import library
+
 LANGUAGES = {
     "af": ("Afrikaans", "Latin"), "am": ("Amharic", "Ethiopic"), "ar": ("Arabic", "Arabic"),
     "az": ("Azerbaijani", "Latin"), "be": ("Belarusian", "Cyrillic"),
@@ -57,9 +59,8 @@ def language_of(text: str) -> str | None:
 
 @cache
 def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
+    langid = library("py3langid").langid
     # One of our own: the library's is shared by a whole process, and so are its settings.
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     identifier.set_languages(LANGUAGES)
     return identifier

@@ -6,6 +6,7 @@ Wang et al. 2024 (RNR) call these rules; in this package a rule changes logits.
 import json
 import random
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from rnr_kernels.roles.kind import Guarantee, Kind
@@ -111,7 +112,7 @@ class Requirement:
         verdict = self._kind.check(response)
         if verdict or not loose:
             return verdict
-        for variant in loose_variants(response):
+        for variant in islice(loose_variants(response), 1, None):
             if variant.strip() and (lenient := self._kind.check(variant)):
                 return lenient
         return verdict

@@ -3,8 +3,13 @@
 Everything here takes any str, half surrogate pairs included, in time proportional to its length.
 """
 
+import importlib
 import re
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from rnr_kernels.loading import check_installed
 
 WORD = re.compile(r"\w+")
 """IFEval counts these runs as words, so that our figures can stand beside its: "don't" is two."""
@@ -17,6 +22,13 @@ LONGEST_PIECE = 5000
 SHOWN_CHARACTERS = 40
 
 
+@cache
+def library(name: str) -> Any:
+    """A package of the extra `roles`; ValueError says how to install one that is missing."""
+    check_installed((name,), "a check of a requirement", "roles")
+    return importlib.import_module(name)
+
+
 def words(text: str) -> list[str]:
     """Runs of letters, digits and underscores."""
     return WORD.findall(text)
@@ -24,11 +36,9 @@ def words(text: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """Sentences with at least one word in them; a list's items and a heading count as sentences."""
-    import sentencex
-
     # Half a surrogate pair cannot pass to the library; it is no end of a sentence either.
     whole = text.encode("utf-8", "replace").decode()
-    found = (each for piece in _pieces(whole) for each in sentencex.segment("en", piece))
+    found = (each for piece in _pieces(whole) for each in library("sentencex").segment("en", piece))
     return [each for each in found if WORD.search(each)]
 
 
@@ -89,11 +99,9 @@ def foreign_letter(text: str, script: str) -> str | None:
             return None
         found = re.search("[A-Za-z]", text)
         return found[0] if found else None
-    import regex
-
     parts = ("Hiragana", "Katakana", "Han") if script == "Japanese" else (script,)
     own = "".join(rf"\p{{Script_Extensions={part}}}" for part in parts)
-    other = regex.search(rf"(?![{own}])\p{{L}}", text)
+    other = library("regex").search(rf"(?![{own}])\p{{L}}", text)
     return other[0] if other else None
 
 

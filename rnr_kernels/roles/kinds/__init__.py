@@ -1,4 +1,26 @@
-"""The kinds of requirement, by name."""
+"""The kinds of requirement, by name: IFEval's 25 (Zhou et al. 2023, table 1) and some of ours.
+
+A check takes what IFEval's takes, except where that grades something else than the prompt says:
+
+    any kind                    an unknown one, a relation misspelt or a parameter left out is an
+                                error; IFEval draws parameters that are missing, at every check
+    response_language           py3langid, nothing drawn; a text that tells no language fails
+    english_capital, _lowercase case and script alone; a language guessed from capitals is noise
+    letter_frequency            any character; IFEval counts a random letter in place of "#"
+    existence, frequency        the keyword as it is written, no regular expression
+    frequency                   whole words: "other" has no "the"
+    forbidden_words             a word may begin or end with a sign, as in "C++"
+    nth_paragraph_first_word    n counts paragraphs that are not blank, as their number does
+    number_sentences            sentencex in place of NLTK's punkt; a list's items are sentences
+    capital_word_frequency      words as in number_words, in place of NLTK's tokens
+    number_bullet_lists         a blank after the marker: *emphasis*, --- and -5 are no points
+    number_highlighted_sections ***text*** counts once
+    number_placeholders         [] and [ ] are none
+    title                       every <<title>> is looked at, so << >> and << >> have none
+    postscript                  the marker starts its line
+    json_format                 NaN and Infinity are not JSON; no depth or number ends in a crash
+    end_checker                 a phrase may end in quotation marks itself
+"""
 
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.kinds.characters import NoDigits, NoEmoji, Script

@@ -6,7 +6,7 @@ from rnr_kernels.roles.amounts import Interval
 from rnr_kernels.roles.clashes import ENGLISH_CASES
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.parameters import one_of
-from rnr_kernels.roles.text import foreign_letter
+from rnr_kernels.roles.text import foreign_letter, library
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 CASED_SCRIPTS = ("Armenian", "Cyrillic", "Greek", "Latin")
@@ -61,9 +61,7 @@ class NoEmoji(Kind):
     def check(self, response: str) -> Verdict:
         if response.isascii():
             return FOLLOWED
-        import regex
-
-        found = regex.search(r"\p{Emoji_Presentation}|\p{Emoji}\uFE0F|\u20E3", response)
+        found = library("regex").search(r"\p{Emoji_Presentation}|\p{Emoji}\uFE0F|\u20E3", response)
         return failed(f"has the emoji {found[0]!r}") if found else FOLLOWED
 
     def refuses(self, text: str, *, any_case: bool) -> bool:

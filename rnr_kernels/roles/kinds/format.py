@@ -24,8 +24,8 @@ HIGHLIGHT = re.compile(r"(\*{1,3})([^*\n]+)\1")
 MARKDOWN = (
     ("a heading", re.compile(r"^ {0,3}#{1,6}[ \t]", re.MULTILINE)),
     ("a list", re.compile(r"^[ \t]*[*+-][ \t]+\S", re.MULTILINE)),
-    ("a rule", re.compile(r"^[ \t]*(?:\*{3,}|-{3,}|_{3,})[ \t]*$", re.MULTILINE)),
-    ("emphasis", HIGHLIGHT),
+    ("a rule", re.compile(r"^[ \t]*(?:\*{3,}|-{3,}|_{3,})\s*?$", re.MULTILINE)),
+    ("emphasis", re.compile(r"\*(?=\S)[^*\n]+\*")),
     ("code", re.compile(r"`[^`\n]+`|```")),
     ("a link", re.compile(r"\]\(")),
     ("a table", re.compile(r"^[ \t]*\|", re.MULTILINE)),

@@ -18,6 +18,9 @@ from rnr_kernels.roles.pools import COMMON_WORDS, KEYWORDS, LETTERS
 from rnr_kernels.roles.text import occurrences, shown, words
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
+COMMONEST_LETTERS = "aeinorst"
+"""English has each of them once in three words or more often."""
+
 
 @dataclass(frozen=True)
 class Existence(Kind):
@@ -148,3 +151,13 @@ class LetterFrequency(Kind):
             f"times the letter {self.letter.lower()!r}": (least, most),
             "characters": (least, None),
         }
+
+    def conflict(self, other: Kind) -> str | None:
+        num_words = other.bounds().get("words", (0, None))[0]
+        is_rare = self.let_relation == LESS_THAN and num_words > 10 * self.let_frequency
+        if is_rare and self.letter.lower() in COMMONEST_LETTERS:
+            return (
+                f"{num_words} words are hardly written with {self.letter!r} "
+                f"{times(self.let_relation, self.let_frequency)}"
+            )
+        return super().conflict(other)

@@ -9,6 +9,15 @@ from rnr_kernels.roles.text import QUOTE, SHOWN_CHARACTERS, bare, shown
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 
+def check_bare(where: str, phrase: str) -> None:
+    """ValueError for quotation marks alone, with which every response starts and ends."""
+    if not bare(phrase):
+        raise ValueError(
+            f"{where} must be more than quotation marks, got {phrase!r}; for those there is "
+            "startend:quotation"
+        )
+
+
 @dataclass(frozen=True)
 class StartPhrase(Kind):
     """The response starts with the phrase, in any case, quotation marks around either apart."""
@@ -21,6 +30,10 @@ class StartPhrase(Kind):
         'Every answer starts with these words: "{start_phrase}"',
         'The first words of your response must be "{start_phrase}" and nothing may come before.',
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bare(f"{self.name}: start_phrase", self.start_phrase)
 
     def check(self, response: str) -> Verdict:
         if bare(response).startswith(bare(self.start_phrase)):
@@ -46,6 +59,10 @@ class EndChecker(Kind):
         'End every answer with these words: "{end_phrase}"',
         'The last words of your response must be "{end_phrase}" and nothing may come after.',
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bare(f"{self.name}: end_phrase", self.end_phrase)
 
     def check(self, response: str) -> Verdict:
         if bare(response).endswith(bare(self.end_phrase)):
