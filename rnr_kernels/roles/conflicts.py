@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
-from rnr_kernels.roles.kinds import KINDS
+from rnr_kernels.roles.kinds import CHECKED
 from rnr_kernels.roles.requirement import Requirement
 
 SHUFFLES = 20
@@ -30,8 +30,7 @@ def draw_requirements(
     Of all kinds that a program can check, or of `kinds`. Raises ValueError if there are fewer
     kinds, and if no such set was found.
     """
-    names = [name for name, kind in KINDS.items() if not kind.is_judged]
-    names = names if kinds is None else list(dict.fromkeys(kinds))
+    names = list(dict.fromkeys(CHECKED if kinds is None else kinds))
     if not 0 <= count <= len(names):
         raise ValueError(f"count must be from 0 to {len(names)}, the number of kinds, got {count}")
     best: list[Requirement] = []

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from rnr_kernels.roles.kind import Guarantee, Kind
-from rnr_kernels.roles.kinds import KINDS
+from rnr_kernels.roles.kinds import CHECKED, KINDS
 from rnr_kernels.roles.loose import loose_variants
 from rnr_kernels.roles.verdict import Verdict, failed
 
@@ -45,9 +45,7 @@ class Requirement:
     def draw(cls, seed: int | random.Random, kinds: Iterable[str] | None = None) -> Self:
         """A requirement of a random kind (of `kinds`) with random parameters."""
         rng = seed if isinstance(seed, random.Random) else random.Random(seed)
-        names = (
-            [n for n, kind in KINDS.items() if not kind.is_judged] if kinds is None else [*kinds]
-        )
+        names = list(CHECKED if kinds is None else kinds)
         drawn = kind_named(rng.choice(names)).draw(rng)
         return cls(drawn.name, **drawn.parameters())
 

@@ -95,3 +95,6 @@ OURS: tuple[type[Kind], ...] = (
 JUDGED: tuple[type[Kind], ...] = (Tone, Persona, Scope, Refusal)
 
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (*IFEVAL, *OURS, *JUDGED)}
+
+CHECKED: tuple[str, ...] = tuple(kind.name for kind in (*IFEVAL, *OURS))
+"""The names of those that a program can check."""
