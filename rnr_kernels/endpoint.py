@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,6 +24,7 @@ NO_MONEY = 402
 NOT_FOUND = 404
 TRIED_AGAIN = (408, 409, 425, 429)
 """Besides all from 500 on."""
+NOT_UNDERSTOOD = (400, 422)
 
 T = TypeVar("T")
 
@@ -41,11 +42,23 @@ class Answer(Generic[T]):
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a model said, how many tokens it read and wrote (0 where its server does not count)."""
+
+    text: str
+    is_cut: bool = False
+    """It stopped at a limit of tokens."""
+    num_read: int = 0
+    num_written: int = 0
+
+
 class Endpoint:
     """A chat model at `base_url`, by default OpenAI's.
 
     Without `api_key` the openai client takes OPENAI_API_KEY; a server of one's own needs none.
-    `sleep` takes the place of the wait between tries, in seconds. May be used from many threads.
+    `max_tokens` limits a reply. `sleep` takes the place of the wait between tries, in seconds. May
+    be used from many threads.
     """
 
     def __init__(
@@ -55,6 +68,7 @@ class Endpoint:
         base_url: str | None = None,
         api_key: str | None = None,
         temperature: float = 0.0,
+        max_tokens: int | None = None,
         max_tries: int = MAX_TRIES,
         timeout: float = TIMEOUT,
         sleep: Callable[[float], object] | None = None,
@@ -70,12 +84,14 @@ class Endpoint:
             raise ValueError(f"max_tries must be at least 1, got {max_tries}")
         self.model = model
         self._client = _client(base_url, api_key, timeout)
-        self._temperature = temperature
+        self.temperature = temperature
+        self.max_tokens = max_tokens
         self._max_tries = max_tries
         self._timeout = timeout
         self._sleep = sleep
         self._reached = False  # it has sent anything at all
         self._answered = False  # it has sent a reply of the model
+        self._takes_extras = True  # it has not refused a seed or a schema
 
     @property
     def place(self) -> str:
@@ -95,13 +111,45 @@ class Endpoint:
         request, or after `max_tries`, or has failed `max_tries` times before its first reply.
         Sets out no further try once `stopped` is set.
         """
+        messages = [{"role": "user", "content": prompt}]
+        return self._ask(messages, {}, lambda words: parse(words.text), stopped)
+
+    def reply(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        stopped: Event | None = None,
+    ) -> Answer[Words]:
+        """The model's next message, retried and raised as by `ask`; an empty one is asked again.
+
+        An endpoint that does not take a JSON `schema` or a `seed` is asked without them.
+        """
+        extras: dict[str, Any] = {}
+        if schema is not None:
+            described = {"name": "reply", "schema": schema, "strict": True}
+            extras["response_format"] = {"type": "json_schema", "json_schema": described}
+        if seed is not None:
+            extras["seed"] = seed
+        return self._ask(
+            messages, extras, lambda words: words if words.text.strip() else None, stopped
+        )
+
+    def _ask(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        extras: Mapping[str, Any],
+        parse: Callable[[Words], T | None],
+        stopped: Event | None,
+    ) -> Answer[T]:
         import openai
 
         failures = nonsense = 0
         problem = "interrupted"
         while failures + nonsense < self._max_tries and not (stopped and stopped.is_set()):
             try:
-                reply = self._reply(prompt)
+                words = self._words(messages, extras)
             except openai.APIError as error:
                 failures += 1
                 problem = self._failure(error, last=failures + nonsense == self._max_tries)
@@ -110,27 +158,55 @@ class Endpoint:
                 if failures + nonsense < self._max_tries:
                     self._wait(_seconds(error, failures), stopped)
                 continue
-            value = parse(reply)
+            value = parse(words)
             if value is not None:
                 return Answer(value, failures, nonsense)
             nonsense += 1
             problem = "no reply could be read"
         return Answer(None, failures, nonsense, problem)
 
-    def _reply(self, prompt: str) -> str:
+    def _words(self, messages: Sequence[Mapping[str, str]], extras: Mapping[str, Any]) -> Words:
+        import openai
+
+        if not extras or not self._takes_extras:
+            return self._request(messages, {})
+        try:
+            return self._request(messages, extras)
+        except openai.APIStatusError as error:
+            if error.status_code not in NOT_UNDERSTOOD:
+                raise
+        words = self._request(messages, {})
+        self._takes_extras = False  # as only without them it worked
+        return words
+
+    def _request(self, messages: Sequence[Mapping[str, str]], extras: Mapping[str, Any]) -> Words:
         """The model's words; "" for a body in which there are none."""
-        raw = self._client.chat.completions.with_raw_response.create(
-            model=self.model,
-            messages=[{"role": "user", "content": prompt}],
-            temperature=self._temperature,
-        )
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": self.temperature,
+            **extras,
+        }
+        if self.max_tokens is not None:
+            body["max_tokens"] = self.max_tokens
+        # The client's method for chats takes the messages apart by their types, for a third of a
+        # request's processor time; the text of the answer is all that is wanted.
+        text = self._client.post("/chat/completions", body=body, cast_to=str)
         self._reached = True
         try:
-            content = json.loads(raw.http_response.text)["choices"][0]["message"]["content"]
+            found = json.loads(text)
+            choice = found["choices"][0]
+            content = choice["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            return ""
+            return Words("")
         self._answered = True
-        return content if isinstance(content, str) else ""
+        usage = found.get("usage")
+        return Words(
+            content if isinstance(content, str) and _is_unicode(content) else "",
+            choice.get("finish_reason") == "length",
+            _count(usage, "prompt_tokens"),
+            _count(usage, "completion_tokens"),
+        )
 
     def _failure(self, error: "APIError", *, last: bool) -> str:
         """Words for a failed request; raises where trying again, or going on, is of no use."""
@@ -176,6 +252,16 @@ class Endpoint:
             stopped.wait(seconds)
         else:
             time.sleep(seconds)
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON may escape half of a surrogate pair, which no file of UTF-8 holds."""
+    return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+def _count(usage: object, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, Mapping) else None
+    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _is_address(url: str) -> bool:
