@@ -40,6 +40,25 @@ def _make(folder: Path) -> None:
         sync(folder.parent)
 
 
+@contextmanager
+def locked(path: Path, refusal: str, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes out while a lock file is held; a killed one leaves nothing locked.
+
+    ValueError with `refusal` if another holds it and this one is not to `wait`.
+    """
+    import fcntl  # which not every system has
+
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ValueError(refusal) from None
+        yield
+    finally:
+        os.close(file)
+
+
 def sync(path: Path) -> None:
     """Returns when a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

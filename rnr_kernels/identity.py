@@ -69,3 +69,15 @@ def _blocks(path: Path, starts: range) -> Iterator[bytes]:
         for start in starts:
             file.seek(start)
             yield file.read(SAMPLE)
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> str:
+    """In words, the keys of two descriptions of runs whose values differ; "" for none."""
+    words = []
+    for key in {**found, **wanted}:
+        old, new = found.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            words.append(differences(old, new, f"{where}{key}."))
+        elif old != new:
+            words.append(f"{where}{key} is {old!r} there and {new!r} here")
+    return ", ".join(word for word in words if word)

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from shift_runs import RECORDS, contents, save_models, settings_of, write_records
 from transformers import PreTrainedTokenizerBase
 
+from rnr_kernels import durable
 from rnr_kernels.analysis import batches as batches_module
-from rnr_kernels.analysis import folder as folder_module
 from rnr_kernels.analysis.folder import ShiftFolder
 from rnr_kernels.analysis.manifest import Manifest
 from rnr_kernels.analysis.results import (
@@ -141,7 +141,7 @@ def test_a_full_disk_loses_no_batch(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(folder_module.os, "replace", until_full)
+        patched.setattr(durable.os, "replace", until_full)
         with pytest.raises(OSError, match=r"cannot write .*1.parquet: No space left on device; ma"):
             run_token_shift(settings, out)
     assert list(contents(out)) == [

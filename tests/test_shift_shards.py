@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnr_kernels.analysis import folder as folder_module
+from rnr_kernels import durable
 from rnr_kernels.analysis.folder import ShiftFolder
 from rnr_kernels.analysis.inputs import ShiftPrompt
 from rnr_kernels.analysis.shards import (
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_what_was_there(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(folder_module.os, step, full)
+    monkeypatch.setattr(durable.os, step, full)
     with pytest.raises(OSError, match=r"cannot write .*a.parquet: No space left on device; make"):
         write_shift(file, TOP)
     assert file.read_bytes() == before

@@ -12,13 +12,12 @@ prompts.parquet             all prompts with their responses, in the order of th
 Beside them are hidden files that are locks.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnr_kernels.durable import TEMPORARY
+from rnr_kernels.durable import TEMPORARY, locked
 
 
 @dataclass(frozen=True)
@@ -88,17 +87,9 @@ class ShiftFolder:
 
         ValueError if another is at work and this one is not to `wait`.
         """
-        import fcntl  # which not every system has
-
-        file = os.open(self.path / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise ValueError(
-                    f"another process is at work in {self.path}; wait for it, or name another "
-                    "folder or --shard"
-                ) from None
+        refusal = (
+            f"another process is at work in {self.path}; wait for it, or name another folder or "
+            "--shard"
+        )
+        with locked(self.path / f".{name}.lock", refusal, wait=wait):
             yield
-        finally:
-            os.close(file)

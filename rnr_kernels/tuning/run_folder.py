@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rnr_kernels.durable import sync
+from rnr_kernels.identity import differences
 
 SUFFIX = ".running"
 _DESCRIPTION = "run.json"
@@ -85,9 +86,9 @@ class RunFolder:
             raise ValueError(
                 f"{self.running} is no unfinished run: remove it, or name another folder"
             )
-        if differences := _differences(found, dict(description)):
+        if different := differences(found, dict(description)):
             raise ValueError(
-                f"{self.running} holds an unfinished run that differs: {differences}; go on with "
+                f"{self.running} holds an unfinished run that differs: {different}; go on with "
                 "its settings, remove it, or name another folder"
             )
 
@@ -125,15 +126,3 @@ class RunFolder:
         # First what makes it a run: a kill between two files must not leave one to go on from.
         (self.running / _DESCRIPTION).unlink(missing_ok=True)
         shutil.rmtree(self.running, ignore_errors=True)
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> str:
-    """In words, the keys whose values differ."""
-    words = []
-    for key in {**found, **wanted}:
-        old, new = found.get(key), wanted.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            words.append(_differences(old, new, f"{where}{key}."))
-        elif old != new:
-            words.append(f"{where}{key} is {old!r} there and {new!r} here")
-    return ", ".join(word for word in words if word)
