@@ -70,6 +70,11 @@ class Example:
         """What the user asks last."""
         return self.messages[-1]["content"]
 
+    @property
+    def checks(self) -> tuple[StatedRequirement, ...]:
+        """All that a response is to follow: the requirements, then what the role asks for."""
+        return (*self.requirements, *self.role_checks)
+
     def system_prompt(self) -> str:
         """The system message: the role, then its requirements one a line; "" for neither."""
         parts = []
@@ -80,6 +85,17 @@ class Example:
             lines = [f"{n}. {wording}" for n, wording in enumerate(wordings, start=1)]
             parts.append("\n".join(["Follow these rules:", *lines]))
         return "\n\n".join(parts)
+
+    def role_text(self) -> str:
+        """The role as prompts for other models show it."""
+        if self.role is None:
+            return "none"
+        scope = f"\nIt answers questions about {self.role.scope}." if self.role.scope else ""
+        return self.role.description + scope
+
+    def conversation_text(self) -> str:
+        """The messages as prompts for other models show them."""
+        return "\n\n".join(f"{each['role']}: {each['content']}" for each in self.messages)
 
     def prompt(self) -> list[dict[str, str]]:
         """The messages that a model answers: system and conversation."""
@@ -138,7 +154,7 @@ def example_of(record: object, where: str) -> Example:
     for field in ("messages", "requirements"):
         if not _is_list(record.get(field)):
             raise ValueError(f"{where}: {field!r} is missing or no list; expected {EXPECTED}")
-    messages, response = _conversation(record["messages"], where)
+    messages, response = conversation(record["messages"], where)
     in_scope = record.get("in_scope", True)
     if not isinstance(in_scope, bool):
         raise ValueError(f"{where}: 'in_scope' must be true or false, got {in_scope!r:.60}")
@@ -191,8 +207,11 @@ def _role(value: object, where: str) -> Role | None:
     return Role(*texts) if any(texts) else None
 
 
-def _conversation(value: Sequence[Any], where: str) -> tuple[Messages, str | None]:
-    """The messages before the response, and the response; the system message is left out."""
+def conversation(value: Sequence[Any], where: str) -> tuple[Messages, str | None]:
+    """The messages before the response, and the response; the system message is left out.
+
+    ValueError that says `where` for what are no messages in turn, or an empty instruction.
+    """
     messages = []
     for number, message in enumerate(value, start=1):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):

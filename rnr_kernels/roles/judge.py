@@ -66,15 +66,7 @@ class EndpointJudge:
 
     def verdict(self, requirement: str, example: "Example", response: str) -> Verdict:
         """As `Judge.verdict`; raises as `Endpoint.ask` does."""
-        texts = {
-            "requirement": requirement,
-            "role": _role(example),
-            "conversation": "\n\n".join(
-                f"{message['role']}: {message['content']}" for message in example.messages
-            ),
-            "response": response,
-        }
-        prompt = fill_in(self._prompt, texts | {"mark": _mark(texts)})
+        prompt = filled_prompt(self._prompt, requirement, example, response)
         answer = self._endpoint.ask(prompt, read_verdict, stopped=self._stopped)
         with self._lock:
             self.failures += answer.failures
@@ -82,6 +74,17 @@ class EndpointJudge:
         if answer.value is None:
             return Verdict(False, f"the judge came to no verdict: {answer.problem}", undecided=True)
         return answer.value
+
+
+def filled_prompt(prompt: str, requirement: str, example: "Example", response: str) -> str:
+    """A judge's prompt with its fields filled in."""
+    texts = {
+        "requirement": requirement,
+        "role": example.role_text(),
+        "conversation": example.conversation_text(),
+        "response": response,
+    }
+    return fill_in(prompt, texts | {"mark": _mark(texts)})
 
 
 def read_verdict(reply: str) -> Verdict | None:
@@ -96,14 +99,6 @@ def read_verdict(reply: str) -> Verdict | None:
 def read_judge_prompt(path: Path = JUDGE_PROMPT) -> str:
     """The text of a judge's prompt; ValueError where there is no such text."""
     return read_prompt(path, TITLE)
-
-
-def _role(example: "Example") -> str:
-    role = example.role
-    if role is None:
-        return "none"
-    scope = f"\nIt answers questions about {role.scope}." if role.scope else ""
-    return role.description + scope
 
 
 def _mark(texts: Mapping[str, str]) -> str:

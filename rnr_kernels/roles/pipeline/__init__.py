@@ -1,0 +1,1 @@
+"""Data that teaches roles and rules, made from existing instructions: see `build.build_dataset`."""
