@@ -32,8 +32,13 @@ TORCH_VERSION = (2, 11)
 BUILD_COMMANDS = {"bdist_wheel", "build", "build_ext", "editable_wheel", "install"}
 
 CSRC = Path("csrc")
-KNOW_TORCH = ("binding.cpp", "binding_linear.cpp", "binding_statistics.cpp")
-COMPILED_ONCE = (*KNOW_TORCH, "cpu/dispatch.cpp", "cpu/state.cpp")
+KNOW_TORCH = (
+    "binding.cpp",
+    "binding_automata.cpp",
+    "binding_linear.cpp",
+    "binding_statistics.cpp",
+)
+COMPILED_ONCE = (*KNOW_TORCH, "cpu/automata.cpp", "cpu/dispatch.cpp", "cpu/state.cpp")
 
 FLAGS = (
     "-std=c++17 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi "

@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("rules",),
     ("state",),
     ("backends",),
-    ("registration",),
+    ("automata", "registration"),
     ("checks",),
     ("ops",),
     ("explain", "forward", "templates", "warm_up"),

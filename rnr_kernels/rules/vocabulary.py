@@ -54,6 +54,21 @@ class Vocabulary:
         """
         return self._printed([token_id])[0]
 
+    def printed_by(self, token_ids: Sequence[int]) -> list[bytes]:
+        """What each of many tokens prints, in one pass over them."""
+        return self._printed(token_ids)
+
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """Ids that stand for no text: BOS, EOS, padding and the like."""
+        added: object = self._tokenizer.added_tokens_decoder
+        marked = (
+            [token_id for token_id, token in added.items() if token.special]
+            if isinstance(added, Mapping)
+            else []
+        )
+        return frozenset([*self._tokenizer.all_special_ids, *marked])
+
     def text(self, token_id: int) -> str:
         """What a token prints, for display; bytes that are not UTF-8 show as "<0xE2>"."""
         return _readable(self.printed(token_id))
