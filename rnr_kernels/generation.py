@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rnr_kernels import backends
+from rnr_kernels.automata.automaton import Automaton
+from rnr_kernels.automata.masks import Automata, BatchMasks, automata_of
+from rnr_kernels.automata.matcher import Matcher
 from rnr_kernels.forward import ForwardPass, context_window, logits_width
 from rnr_kernels.ops import rule_log_softmax, sample_
 from rnr_kernels.rules.compiler import compile_rules
@@ -46,16 +49,22 @@ class Completion:
 class LogitsError(ValueError):
     """No token can be chosen for a prompt, because its logits are no numbers."""
 
-    def __init__(self, index: int, num_tokens: int) -> None:
-        super().__init__(index, num_tokens)  # what pickle makes it anew from
+    def __init__(self, index: int, num_tokens: int, is_masked: bool = False) -> None:
+        super().__init__(index, num_tokens, is_masked)  # what pickle makes it anew from
         self.index = index
         """Position of the prompt in the input."""
         self.num_tokens = num_tokens
+        self.is_masked = is_masked
+        """Whether an automaton forbade some tokens."""
 
     def __str__(self) -> str:
+        which, remedy = "all -inf", "try another dtype"
+        if self.is_masked:
+            which = "-inf for every token that its automaton allows"
+            remedy = "allow more by the rules, or try another dtype"
         return (
-            f"the model's logits for prompt {self.index + 1} are NaN, +inf, or all -inf after "
-            f"{self.num_tokens} tokens; try another dtype"
+            f"the model's logits for prompt {self.index + 1} are NaN, +inf, or {which} after "
+            f"{self.num_tokens} tokens; {remedy}"
         )
 
 
@@ -68,6 +77,7 @@ def generate(
     instructions: Sequence[Prompt],
     *,
     rules: RuleSet | None = None,
+    automata: Automata = None,
     template: str | PromptTemplate = "tags",
     sampling: Sampling = GREEDY,
     max_new_tokens: int = 512,
@@ -80,10 +90,13 @@ def generate(
 
     An instruction is a str, or the messages of a chat of which the last is the user's.
     `rules` None is the bare model. With a seed in `sampling`, prompt i draws from seed + i, so a
-    response does not depend on its batch. `stop` ends a response at a string, `on_step` sees the
-    batch after every token (for streaming). `details` also records log-probabilities and log Z.
+    response does not depend on its batch. `automata`, one or one a prompt, keep responses within a
+    language and end them within `max_new_tokens` and the window. `stop` ends a response at a
+    string, in whatever language, `on_step` sees the batch after every token (for streaming).
+    `details` also records log-probabilities and log Z.
     Everything is checked before the first forward pass: ValueError for no prompts, a prompt that
-    does not fit into the model's window, a tokenizer that is not the model's. If decoding fails or
+    does not fit into the model's window, a tokenizer that is not the model's, an automaton whose
+    responses may not fit into `max_new_tokens`. If decoding fails or
     is interrupted, the batch's finished responses are yielded before the exception.
     """
     if max_new_tokens < 1 or batch_size < 1:
@@ -122,6 +135,14 @@ def generate(
         eos_token_ids=eos_token_ids,
         device=model.device,
     )
+    matchers = [
+        None if automaton is None else _matcher(automaton, completion, window, max_new_tokens)
+        for automaton, completion in zip(
+            automata_of(automata, len(completions), logits_width(model), eos_token_ids),
+            completions,
+            strict=True,
+        )
+    ]
     starts = [
         0 if rules is None else find_used_from(rules, tokenizer, completion.prompt_token_ids)
         for completion in completions
@@ -129,7 +150,7 @@ def generate(
     return _generate_batches(
         _Run(
             model, tokenizer, program, set(eos_token_ids), window, sampling, max_new_tokens,
-            stop, details, on_step,
+            stop, details, on_step, matchers,
         ),
         completions, starts, batch_size,
     )  # fmt: skip
@@ -155,6 +176,20 @@ class _Run:
     stop: tuple[str, ...]
     details: bool
     on_step: StepCallback | None
+    matchers: list[Matcher | None]
+    """By prompt."""
+
+
+def _matcher(
+    automaton: Automaton, completion: Completion, window: int | None, max_new_tokens: int
+) -> Matcher:
+    room = max_new_tokens
+    if window is not None:
+        room = min(room, window - len(completion.prompt_token_ids))
+    try:
+        return Matcher(automaton, room)
+    except ValueError as error:
+        raise ValueError(f"prompt {completion.index + 1}: {error}") from None
 
 
 def _check_fits(completion: Completion, window: int | None, num_embeddings: int) -> None:
@@ -197,6 +232,9 @@ def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None
             sampling = replace(sampling, seed=sampling.seed + completion.index)
         prompt = completion.prompt_token_ids
         state.admit(slot, prompt_token_ids=prompt, used_from=start, sampling=sampling)
+    masks = None
+    if any(run.matchers[completion.index] is not None for completion in batch):
+        masks = BatchMasks(len(batch), logits_width(run.model), device)
     forward = _start(run, batch)
     in_forward, slots = batch, torch.arange(len(batch), device=device)
     while any(completion.finish_reason is None for completion in batch):
@@ -206,12 +244,19 @@ def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None
             forward = _start(run, in_forward)
             slots = slots[slots >= 0]
         logits = forward.next_logits()
-        log_probabilities = log_z = None
+        allowed = log_probabilities = log_z = None
+        if masks is not None:
+            allowed = masks.fill(
+                [None if c.finish_reason else run.matchers[c.index] for c in in_forward]
+            )
         if run.details:
             log_probabilities, log_z = rule_log_softmax(
-                logits, run.program, state, state_indices=slots, return_log_z=True
-            )
-        token_ids = sample_(logits, run.program, state, state_indices=slots).token_ids
+                logits, run.program, state,
+                state_indices=slots, allowed_bitmask=allowed, return_log_z=True,
+            )  # fmt: skip
+        token_ids = sample_(
+            logits, run.program, state, state_indices=slots, allowed_bitmask=allowed
+        ).token_ids
         chosen = token_ids.tolist()
         for row, completion in enumerate(in_forward):
             if completion.finish_reason is not None:
@@ -240,8 +285,11 @@ def _start(run: _Run, rows: list[Completion]) -> ForwardPass:
 
 def _append(run: _Run, completion: Completion, token_id: int) -> None:
     """Adds a token to a running response and sees whether it is finished."""
+    matcher = run.matchers[completion.index]
     if token_id < 0:
-        raise LogitsError(completion.index, len(completion.token_ids))
+        raise LogitsError(completion.index, len(completion.token_ids), matcher is not None)
+    if matcher is not None:
+        matcher.accept_token(token_id)
     completion.token_ids.append(token_id)
     length = len(completion.token_ids)
     if token_id in run.eos_token_ids:

@@ -19,9 +19,12 @@ from transformers.generation.logits_process import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from rnr_kernels.automata.automaton import Automaton
+from rnr_kernels.automata.masks import Automata, BatchMasks, automata_of
+from rnr_kernels.automata.matcher import Matcher
 from rnr_kernels.forward import ForwardPass, logits_width
 from rnr_kernels.integrations.batch_rules import BatchRules, CompiledRules, Rules
-from rnr_kernels.integrations.prompts import Prompts, spread
+from rnr_kernels.integrations.prompts import Prompts, rows_a_prompt, spread
 from rnr_kernels.ops import apply_rules_, sample_
 from rnr_kernels.rules.kinds import TokenIds, as_token_ids
 from rnr_kernels.sampling import GREEDY, Sampling, check_sampling
@@ -50,6 +53,7 @@ def generate(
     eos_token_ids: TokenIds | None = None,
     used_from: int | Sequence[int] | None = None,
     stop_strings: str | Sequence[str] = (),
+    automata: Automata = None,
     streamer: "BaseStreamer | None" = None,
 ) -> "RuleDecoding":
     """A decode loop for `model.generate(**inputs, custom_generate=generate(rules, tokenizer))`.
@@ -60,6 +64,9 @@ def generate(
     for `num_return_sequences` Hugging Face wants do_sample=True all the same. Logits processors run
     before the rules. Returned `scores` are the adjusted logits of unfinished rows, before
     temperature and filters.
+
+    `automata`, one or one a prompt, keep responses within a language and end them before the
+    config's max_length.
 
     Hugging Face hands neither its `streamer` nor its `tokenizer` to a custom loop, so the streamer
     and the stop strings (one or several) are given here. Beam search, assisted and contrastive
@@ -76,6 +83,7 @@ def generate(
         None if eos_token_ids is None else as_token_ids(eos_token_ids),
         used_from,
         [StopStringCriteria(tokenizer, stops)] if stops else [],
+        automata,
         streamer,
     )
 
@@ -89,6 +97,7 @@ class RuleDecoding:
     eos_token_ids: tuple[int, ...] | None
     used_from: int | Sequence[int] | None
     stops: list[StopStringCriteria]
+    automata: Automata
     streamer: "BaseStreamer | None"
 
     def __call__(
@@ -126,8 +135,10 @@ class RuleDecoding:
         forward = ForwardPass(model, input_ids, mask_length=mask_length, **model_kwargs)
 
         slots = torch.arange(len(input_ids), device=input_ids.device)
+        matchers = self._matchers(compiled, input_ids, generation_config)
+        masks = BatchMasks(len(slots), logits_width(model), slots.device) if matchers else None
         is_finished = torch.zeros_like(slots, dtype=torch.bool)
-        finished = [False]
+        finished = [False] * len(slots)
         while not all(finished):
             logits = forward.next_logits().to(input_ids.device)
             recorder.keep_logits(logits)
@@ -136,8 +147,14 @@ class RuleDecoding:
                 logits = processors(ids, logits.to(torch.float32, copy=True))
             # Without an end of sequence no row is finished before the others.
             rows = None if pad is None else torch.where(is_finished, -1, slots)
-            recorder.keep_scores(logits, compiled, state, rows)
-            token_ids = sample_(logits, compiled.program, state, state_indices=rows).token_ids
+            allowed = None
+            if masks is not None:
+                rows_left = zip(finished, matchers, strict=True)
+                allowed = masks.fill([None if ended else each for ended, each in rows_left])
+            recorder.keep_scores(logits, compiled, state, rows, allowed)
+            token_ids = sample_(
+                logits, compiled.program, state, state_indices=rows, allowed_bitmask=allowed
+            ).token_ids
             is_invalid = token_ids < 0
             if pad is not None:
                 is_invalid &= ~is_finished
@@ -149,8 +166,12 @@ class RuleDecoding:
             if any(invalid):
                 raise ValueError(
                     f"row {invalid.index(True)} has no token to choose: its logits hold NaN or "
-                    "+inf, or logits processors and rules together ban every token"
+                    "+inf, or logits processors, rules and automata together ban every token"
                 )
+            if masks is not None:
+                for matcher, token_id in zip(matchers, token_ids.tolist(), strict=True):
+                    if matcher is not None:
+                        matcher.accept_token(token_id)
             if streamer is not None:
                 streamer.put(token_ids.cpu())
         if streamer is not None:
@@ -189,6 +210,22 @@ class RuleDecoding:
             )
         return state
 
+    def _matchers(
+        self, compiled: CompiledRules, input_ids: Tensor, config: "GenerationConfig"
+    ) -> list[Matcher | None]:
+        """One a row; empty where there are no automata at all."""
+        if self.automata is None:
+            return []
+        num_rows, length = input_ids.shape
+        given = self.automata
+        if not isinstance(given, Automaton):
+            copies = rows_a_prompt(num_rows, len(given) or 1)
+            given = [each for each in given for _ in range(copies)]
+        ends = self._end_token_ids(config)
+        rows = automata_of(given, num_rows, compiled.program.vocab_size, ends)
+        room = None if config.max_length is None else config.max_length - length
+        return [None if each is None else Matcher(each, room) for each in rows]
+
     def _end_token_ids(self, config: "GenerationConfig") -> tuple[int, ...] | None:
         if self.eos_token_ids is not None:
             return self.eos_token_ids
@@ -208,11 +245,19 @@ class _Recorder:
             self.logits += (logits.to(torch.float32, copy=True),)
 
     def keep_scores(
-        self, logits: Tensor, compiled: CompiledRules, state: DecodeState, rows: Tensor | None
+        self,
+        logits: Tensor,
+        compiled: CompiledRules,
+        state: DecodeState,
+        rows: Tensor | None,
+        allowed: Tensor | None,
     ) -> None:
         if self.scores is not None:
             scores = logits.to(torch.float32, copy=True)
-            self.scores += (apply_rules_(scores, compiled.program, state, state_indices=rows),)
+            apply_rules_(
+                scores, compiled.program, state, state_indices=rows, allowed_bitmask=allowed
+            )
+            self.scores += (scores,)
 
     def output(self, forward: ForwardPass) -> GenerateDecoderOnlyOutput:
         fields: dict[str, Any] = {
