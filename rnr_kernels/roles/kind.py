@@ -15,6 +15,8 @@ from rnr_kernels.roles.verdict import Verdict
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from rnr_kernels.automata.counts import Count
+    from rnr_kernels.automata.languages import Language
     from rnr_kernels.rules.kinds import RuleSet
 
 Guarantee = Literal["certain", "likelier"]
@@ -122,6 +124,16 @@ class Kind(ABC):
             if mine and theirs and not is_part(mine, theirs) and not is_part(theirs, mine):
                 return f"a response cannot {verb} with both {shown(mine)} and {shown(theirs)}"
         return disjoint(self.bounds(), other.bounds()) or clash(self.name, other.name)
+
+    def accepted(self) -> "Language | None":
+        """With `count`, the texts that pass the check, or a part of them that misses none to speak
+        of; what it misses stands in a docstring of the kind's own. None where no automaton tells.
+        """
+        return None
+
+    def count(self) -> "Count | None":
+        """What a text of `accepted` may have how often besides, for kinds that count far."""
+        return None
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> "RuleSet | None":
         """Rules over logits that serve this requirement, or None."""

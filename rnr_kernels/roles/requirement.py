@@ -9,10 +9,16 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
+from rnr_kernels.automata.automaton import Automaton
+from rnr_kernels.automata.counts import Count
+from rnr_kernels.automata.languages import Language
+from rnr_kernels.automata.tokens import TokenTree
 from rnr_kernels.roles.kind import Guarantee, Kind
 from rnr_kernels.roles.kinds import CHECKED, KINDS
 from rnr_kernels.roles.loose import loose_variants
+from rnr_kernels.roles.regular import not_blank
 from rnr_kernels.roles.verdict import Verdict, failed
+from rnr_kernels.rules.kinds import TokenIds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -118,6 +124,41 @@ class Requirement:
     def conflict(self, other: "Requirement") -> str | None:
         """Why no sensible response follows both, or None."""
         return self._kind.conflict(other._kind) or other._kind.conflict(self._kind)
+
+    def language(self) -> Language | None:
+        """Texts that pass the strict check, all that a sensible response is among; None where no
+        automaton tells them from others.
+
+        ValueError where the automaton grows too large, as for 10,000 placeholders.
+        """
+        parts = self.parts()
+        if parts is None:
+            return None
+        language, count = parts
+        return language if count is None else language & count.language()
+
+    def parts(self) -> tuple[Language, Count | None] | None:
+        """`language` in two, a count apart, as automata keep counts apart."""
+        accepted = self._kind.accepted()
+        return None if accepted is None else (accepted & not_blank(), self._kind.count())
+
+    def automaton(
+        self,
+        tokenizer: "PreTrainedTokenizerBase | TokenTree",
+        *,
+        vocab_size: int | None = None,
+        eos_token_ids: TokenIds | None = None,
+    ) -> Automaton | None:
+        """What keeps a response within `language`, for `generate(automata=...)`; None without one.
+
+        `vocab_size`: the model's (default: the tokenizer's); `eos_token_ids` as for the model.
+        """
+        parts = self.parts()
+        if parts is None:
+            return None
+        language, count = parts
+        tree = TokenTree.of(tokenizer, vocab_size, eos_token_ids)
+        return Automaton.compile(language, tree, count)
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> "RuleSet | None":
         """Rules over logits that serve it, or None."""

@@ -99,10 +99,15 @@ def foreign_letter(text: str, script: str) -> str | None:
             return None
         found = re.search("[A-Za-z]", text)
         return found[0] if found else None
+    other = library("regex").search(foreign_letters(script), text)
+    return other[0][0] if other else None
+
+
+def foreign_letters(script: str) -> str:
+    """The letters that are not of a script, as a pattern of the library regex."""
     parts = ("Hiragana", "Katakana", "Han") if script == "Japanese" else (script,)
     own = "".join(rf"\p{{Script_Extensions={part}}}" for part in parts)
-    other = library("regex").search(rf"(?![{own}])\p{{L}}", text)
-    return other[0] if other else None
+    return rf"(?:(?![{own}])\p{{L}})+"
 
 
 def is_letter(character: str) -> bool:

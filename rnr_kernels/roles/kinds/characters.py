@@ -1,13 +1,23 @@
 """Requirements on the characters that a response is written in."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
+from rnr_kernels.automata.characters import Characters, found_by
+from rnr_kernels.automata.languages import Language, characters, contains, literal
 from rnr_kernels.roles.amounts import Interval
 from rnr_kernels.roles.clashes import ENGLISH_CASES
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.parameters import one_of
+from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters
 from rnr_kernels.roles.text import foreign_letter, library
+from rnr_kernels.roles.token_rules import without_characters
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+from rnr_kernels.rules.kinds import RuleSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CASED_SCRIPTS = ("Armenian", "Cyrillic", "Greek", "Latin")
 SCRIPTS = tuple(
@@ -32,6 +42,7 @@ NUMBER_WORDS = "length_constraints:number_words"
 class NoDigits(Kind):
     """No digit of any script, superscripts and circled ones among them."""
 
+    guarantee = "certain"
     name = "characters:no_digits"
     wordings = (
         "Do not use any digits; write numbers as words.",
@@ -43,14 +54,26 @@ class NoDigits(Kind):
         found = sorted(each for each in set(response) if each.isdigit())
         return failed(f"has the digits {' '.join(found[:10])}") if found else FOLLOWED
 
+    def accepted(self) -> Language:
+        return all_texts_of(~cased("isdigit"))
+
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        return without_characters(tokenizer, cased("isdigit"), label=self.name)
+
     def refuses(self, text: str, *, any_case: bool) -> bool:
         return not self.check(text)
+
+
+@cache
+def _emoji(pattern: str) -> Characters:
+    return found_by(library("regex").compile(pattern))
 
 
 @dataclass(frozen=True)
 class NoEmoji(Kind):
     """No emoji: nothing that is shown in colour by itself or by the mark that asks for it."""
 
+    guarantee = "certain"
     name = "characters:no_emoji"
     wordings = (
         "Do not use emoji.",
@@ -64,6 +87,11 @@ class NoEmoji(Kind):
         found = library("regex").search(r"\p{Emoji_Presentation}|\p{Emoji}\uFE0F|\u20E3", response)
         return failed(f"has the emoji {found[0]!r}") if found else FOLLOWED
 
+    def accepted(self) -> Language:
+        return ~contains(characters(_emoji(r"[\p{Emoji_Presentation}\u20E3]+"))) & ~contains(
+            characters(_emoji(r"\p{Emoji}+")) + literal("\ufe0f")
+        )
+
     def refuses(self, text: str, *, any_case: bool) -> bool:
         return not self.check(text)
 
@@ -76,6 +104,7 @@ class Script(Kind):
         SCRIPTS, drawn=("Arabic", "Cyrillic", "Devanagari", "Greek", "Han", "Hangul", "Latin")
     )
 
+    guarantee = "certain"
     name = "characters:script"
     wordings = (
         "Write only in {script} script.",
@@ -93,6 +122,13 @@ class Script(Kind):
             return failed(f"has the letter {found!r}, which is not {self.script}")
         has_letter = any(map(str.isalpha, response))
         return FOLLOWED if has_letter else failed("has no letters")
+
+    def accepted(self) -> Language:
+        own = ~foreign_letters(self.script)
+        return all_texts_of(own) & contains(characters(cased("isalpha")))
+
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        return without_characters(tokenizer, foreign_letters(self.script), label=self.name)
 
     def refuses(self, text: str, *, any_case: bool) -> bool:
         return foreign_letter(text, self.script) is not None

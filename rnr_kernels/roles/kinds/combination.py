@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from rnr_kernels.automata.languages import EVERYTHING, Language, literal, lowered
 from rnr_kernels.roles.amounts import Interval, counted
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.kinds.startend import Quotation
 from rnr_kernels.roles.parameters import text
 from rnr_kernels.roles.pools import QUESTIONS
+from rnr_kernels.roles.regular import blanks, divided
 from rnr_kernels.roles.text import QUOTE, bare, shown
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
@@ -19,6 +21,7 @@ class RepeatPrompt(Kind):
 
     prompt_to_repeat: str = text(drawn=QUESTIONS, longest=100_000)
 
+    guarantee = "certain"
     name = "combination:repeat_prompt"
     wordings = (
         "First repeat the following request word for word, then give your answer: "
@@ -32,6 +35,10 @@ class RepeatPrompt(Kind):
         if response.strip().lower().startswith(prompt.lower()):
             return FOLLOWED
         return failed(f"starts with {shown(response.strip())}, not {shown(prompt)}")
+
+    def accepted(self) -> Language:
+        prompt = literal(self.prompt_to_repeat.strip().lower())
+        return lowered(blanks() + prompt + EVERYTHING)
 
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.prompt_to_repeat.strip(),)),)
@@ -49,6 +56,7 @@ class RepeatPrompt(Kind):
 class TwoResponses(Kind):
     """Two different responses with ****** between them; another may stand first or last."""
 
+    guarantee = "likelier"
     name = "combination:two_responses"
     wordings = (
         "Give two different responses. Separate them with six asterisks: ******",
@@ -66,6 +74,10 @@ class TwoResponses(Kind):
         if len(parts) != 2:
             return failed(f"{counted(len(parts), 'response')}, not 2")
         return FOLLOWED if parts[0] != parts[1] else failed("the two responses are the same")
+
+    def accepted(self) -> Language:
+        """Two responses, which may be the same: no automaton compares them."""
+        return divided(DIVIDER, 2)
 
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((DIVIDER,)),)

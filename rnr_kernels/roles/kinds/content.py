@@ -3,10 +3,23 @@
 import re
 from dataclasses import dataclass
 
+from rnr_kernels.automata.characters import Characters
+from rnr_kernels.automata.languages import (
+    EVERYTHING,
+    Language,
+    at_least,
+    characters,
+    concatenation,
+    is_blank,
+    is_word,
+    literal,
+    lowered,
+)
 from rnr_kernels.roles.amounts import Interval, counted, enough
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import text, whole_number
 from rnr_kernels.roles.pools import POSTSCRIPTS
+from rnr_kernels.roles.regular import NEWLINE, line_start
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 
@@ -16,6 +29,7 @@ class NumberPlaceholders(Kind):
 
     num_placeholders: int = whole_number(1, 1000, drawn=(1, 5))
 
+    guarantee = "certain"
     name = "detectable_content:number_placeholders"
     wordings = (
         "The response must contain at least {num_placeholders} in square brackets, such as "
@@ -30,6 +44,13 @@ class NumberPlaceholders(Kind):
     def check(self, response: str) -> Verdict:
         count = sum(map(placeholders, response.split("\n")))
         return enough(count, self.num_placeholders, "placeholder")
+
+    def accepted(self) -> Language:
+        between = characters(~Characters.of("[]\n"))
+        some = characters(~Characters.of("[] \t\r\n"))
+        filled = concatenation(between.repeated(), some, between.repeated())
+        placeholder = concatenation(literal("["), filled, literal("]"))
+        return at_least(placeholder, self.num_placeholders)
 
     def needs(self) -> tuple[Needed, ...]:
         return (Needed(("[",)), Needed(("]",)))
@@ -56,6 +77,7 @@ class Postscript(Kind):
 
     postscript_marker: str = text(drawn=POSTSCRIPTS, longest=100)
 
+    guarantee = "certain"
     name = "detectable_content:postscript"
     wordings = (
         "At the end of your response, add a postscript that starts with {postscript_marker}",
@@ -70,6 +92,15 @@ class Postscript(Kind):
         if any(pattern.match(line) for line in response.lower().split("\n")):
             return FOLLOWED
         return failed(f"no line starts with {self.postscript_marker!r}")
+
+    def accepted(self) -> Language:
+        before = characters(~is_word() - NEWLINE).repeated()
+        stop = literal(".") + characters(is_blank()).optional
+        marker = [
+            stop if each == "." else literal(each)
+            for each in "".join(self.postscript_marker.split()).lower()
+        ]
+        return lowered(concatenation(line_start(), before, *marker, EVERYTHING))
 
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.postscript_marker.strip(),)),)

@@ -4,10 +4,24 @@ import json
 import re
 from dataclasses import dataclass
 
+from rnr_kernels.automata.characters import Characters, matching
+from rnr_kernels.automata.languages import (
+    Language,
+    at_least,
+    characters,
+    concatenation,
+    contains,
+    is_blank,
+    literal,
+    union,
+)
 from rnr_kernels.roles.amounts import Interval, counted, enough, exactly
+from rnr_kernels.roles.json_language import json_values
 from rnr_kernels.roles.kind import Kind, Needed
+from rnr_kernels.roles.markdown_languages import bullet_line, highlights, no_markdown
 from rnr_kernels.roles.parameters import text, text_set, whole_number
 from rnr_kernels.roles.pools import ANSWERS, SECTIONS
+from rnr_kernels.roles.regular import blanks, in_line
 from rnr_kernels.roles.text import lines, shown, words
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
@@ -36,6 +50,7 @@ MARKDOWN = (
 class ConstrainedResponse(Kind):
     """One of three sentences stands somewhere, as it is written here."""
 
+    guarantee = "certain"
     name = "detectable_format:constrained_response"
     wordings = (
         "Answer with one of the following options: 'My answer is yes.', 'My answer is no.', "
@@ -50,6 +65,9 @@ class ConstrainedResponse(Kind):
             return FOLLOWED
         return failed(f"without any of {', '.join(map(repr, OPTIONS))}")
 
+    def accepted(self) -> Language:
+        return contains(union(map(literal, OPTIONS)))
+
     def needs(self) -> tuple[Needed, ...]:
         return (Needed(OPTIONS, any_case=False),)
 
@@ -63,6 +81,7 @@ class OneOfAnswers(Kind):
 
     answers: tuple[str, ...] = text_set(drawn=ANSWERS)
 
+    guarantee = "certain"
     name = "detectable_format:one_of_answers"
     wordings = (
         "Answer with exactly one of the following and nothing else: {answers}.",
@@ -74,6 +93,10 @@ class OneOfAnswers(Kind):
         if response.strip() in map(str.strip, self.answers):
             return FOLLOWED
         return failed(f"{shown(response.strip())} is none of {', '.join(map(repr, self.answers))}")
+
+    def accepted(self) -> Language:
+        """The answers without blanks around them."""
+        return union(literal(answer.strip()) for answer in self.answers)
 
     def conflict(self, other: Kind) -> str | None:
         if other.is_judged or any(self.check(each) and other.check(each) for each in self.answers):
@@ -88,6 +111,7 @@ class JsonFormat(Kind):
     NaN and Infinity are not JSON. Lists and objects may be nested 200 deep.
     """
 
+    guarantee = "certain"
     name = "detectable_format:json_format"
     wordings = (
         "Give your entire response as JSON. You may wrap it in Markdown ticks such as ```.",
@@ -109,6 +133,10 @@ class JsonFormat(Kind):
         except ValueError as error:
             return failed(f"not JSON: {error}")
         return FOLLOWED
+
+    def accepted(self) -> Language:
+        """JSON of which lists and objects are nested up to `json_language.DEEPEST`."""
+        return json_values()
 
 
 def nesting(value: str) -> int:
@@ -133,6 +161,7 @@ class MultipleSections(Kind):
     section_spliter: str = text(drawn=SECTIONS, longest=100)
     num_sections: int = whole_number(1, 1000, drawn=(2, 5))
 
+    guarantee = "certain"
     name = "detectable_format:multiple_sections"
     wordings = (
         "Your response must have {num_sections}. Mark the beginning of each with "
@@ -153,6 +182,16 @@ class MultipleSections(Kind):
         pattern = re.escape(self.section_spliter.strip()) + r"\s?\d+"
         return enough(len(re.findall(pattern, response)), self.num_sections, "section")
 
+    def accepted(self) -> Language:
+        """With something other than a digit after each number."""
+        heading = concatenation(
+            literal(self.section_spliter.strip()),
+            characters(is_blank()).optional,
+            characters(matching(r"\d")).repeated(1),
+            characters(matching(r"\D")),
+        )
+        return at_least(heading, self.num_sections)
+
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((f"{self.section_spliter.strip()} 1",), any_case=False),)
 
@@ -171,6 +210,7 @@ class NumberBulletLists(Kind):
 
     num_bullets: int = whole_number(1, 1000, drawn=(2, 8))
 
+    guarantee = "certain"
     name = "detectable_format:number_bullet_lists"
     wordings = (
         "Your answer must contain exactly {num_bullets}. Use Markdown bullets such as: * A point.",
@@ -184,6 +224,14 @@ class NumberBulletLists(Kind):
     def check(self, response: str) -> Verdict:
         count = sum(is_bullet(line) for line in lines(response))
         return exactly(count, self.num_bullets, "bullet point")
+
+    def accepted(self) -> Language:
+        bullet = bullet_line()
+        other = in_line() - bullet
+        ends = literal("\n")
+        first = (other + ends).repeated() + bullet
+        more = (ends + first).repeated(self.num_bullets - 1, self.num_bullets - 1)
+        return concatenation(first, more, (ends + other).repeated())
 
     def bounds(self) -> dict[str, Interval]:
         wanted = self.num_bullets
@@ -204,6 +252,7 @@ class NumberHighlightedSections(Kind):
 
     num_highlights: int = whole_number(1, 1000, drawn=(1, 5))
 
+    guarantee = "certain"
     name = "detectable_format:number_highlighted_sections"
     wordings = (
         "Highlight at least {num_highlights} in your answer with Markdown, i.e. *highlighted "
@@ -219,6 +268,9 @@ class NumberHighlightedSections(Kind):
         count = sum(not found[2].isspace() for found in HIGHLIGHT.finditer(response))
         return enough(count, self.num_highlights, "highlighted section")
 
+    def accepted(self) -> Language:
+        return highlights(self.num_highlights)
+
     def needs(self) -> tuple[Needed, ...]:
         return (Needed(("*",)),)
 
@@ -230,6 +282,7 @@ class NumberHighlightedSections(Kind):
 class Title(Kind):
     """A line holds a title that is not blank, in double angular brackets."""
 
+    guarantee = "certain"
     name = "detectable_format:title"
     wordings = (
         "Your answer must contain a title in double angular brackets, such as <<poem of joy>>.",
@@ -247,6 +300,13 @@ class Title(Kind):
                 blank = blank or bool(closed)
         return failed("its title is blank" if blank else "no <<title>>")
 
+    def accepted(self) -> Language:
+        """A title without angular brackets in it."""
+        between = characters(~Characters.of("<>\n"))
+        some = characters(~Characters.of("<> \t\r\n"))
+        title = concatenation(between.repeated(), some, between.repeated())
+        return contains(concatenation(literal("<<"), title, literal(">>")))
+
     def needs(self) -> tuple[Needed, ...]:
         return (Needed(("<<",)), Needed((">>",)))
 
@@ -255,6 +315,7 @@ class Title(Kind):
 class NoMarkdown(Kind):
     """No Markdown heading, bulleted list, rule, emphasis with asterisks, code, link or table."""
 
+    guarantee = "certain"
     name = "detectable_format:no_markdown"
     wordings = (
         "Write in plain text, without any Markdown.",
@@ -268,11 +329,15 @@ class NoMarkdown(Kind):
                 return failed(f"has {what}")
         return FOLLOWED
 
+    def accepted(self) -> Language:
+        return no_markdown()
+
 
 @dataclass(frozen=True)
 class SingleParagraph(Kind):
     """No line break, except before and after the text."""
 
+    guarantee = "certain"
     name = "detectable_format:single_paragraph"
     wordings = (
         "Answer in a single paragraph, without line breaks.",
@@ -283,6 +348,9 @@ class SingleParagraph(Kind):
     def check(self, response: str) -> Verdict:
         count = len(lines(response))
         return exactly(count, 1, "line")
+
+    def accepted(self) -> Language:
+        return concatenation(blanks(), in_line(), blanks())
 
     def bounds(self) -> dict[str, Interval]:
         return {"lines": (1, 1), "paragraphs": (1, 1)}

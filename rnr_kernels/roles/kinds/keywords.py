@@ -2,6 +2,14 @@
 
 from dataclasses import dataclass
 
+from rnr_kernels.automata.languages import (
+    Language,
+    at_least,
+    contains,
+    intersection,
+    literal,
+    lowered,
+)
 from rnr_kernels.roles.amounts import (
     AT_LEAST,
     LESS_THAN,
@@ -15,6 +23,7 @@ from rnr_kernels.roles.amounts import (
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import character, one_of, text, texts, whole_number
 from rnr_kernels.roles.pools import COMMON_WORDS, KEYWORDS, LETTERS
+from rnr_kernels.roles.regular import occurring
 from rnr_kernels.roles.text import occurrences, shown, words
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
@@ -32,6 +41,7 @@ class Existence(Kind):
 
     keywords: tuple[str, ...] = texts(drawn=KEYWORDS, count=(1, 3))
 
+    guarantee = "certain"
     name = "keywords:existence"
     wordings = (
         "Include these keywords in your response: {keywords}.",
@@ -44,6 +54,9 @@ class Existence(Kind):
         missing = [keyword for keyword in self.keywords if keyword.lower() not in lower]
         return failed(f"without {', '.join(map(shown, missing))}") if missing else FOLLOWED
 
+    def accepted(self) -> Language:
+        return lowered(intersection(contains(literal(each.lower())) for each in self.keywords))
+
     def needs(self) -> tuple[Needed, ...]:
         return tuple(Needed((keyword,)) for keyword in self.keywords)
 
@@ -54,6 +67,7 @@ class ForbiddenWords(Kind):
 
     forbidden_words: tuple[str, ...] = texts(drawn=COMMON_WORDS, count=(1, 4))
 
+    guarantee = "certain"
     name = "keywords:forbidden_words"
     wordings = (
         "Do not use any of these words: {forbidden_words}.",
@@ -64,6 +78,9 @@ class ForbiddenWords(Kind):
     def check(self, response: str) -> Verdict:
         found = [word for word in self.forbidden_words if occurrences(response, word)]
         return failed(f"with {', '.join(map(shown, found))}") if found else FOLLOWED
+
+    def accepted(self) -> Language:
+        return intersection(occurring(word, LESS_THAN, 1) for word in self.forbidden_words)
 
     def refuses(self, text: str, *, any_case: bool) -> bool:
         return any(occurrences(text, word) for word in self.forbidden_words)
@@ -80,6 +97,7 @@ class Frequency(Kind):
     keyword: str = text(drawn=KEYWORDS, longest=1000)
     frequency: int = whole_number(1, 1000, drawn=(1, 4))
 
+    guarantee = "certain"
     name = "keywords:frequency"
     wordings = (
         'The word "{keyword}" must appear {frequency} in your response.',
@@ -94,6 +112,9 @@ class Frequency(Kind):
         count = occurrences(response, self.keyword)
         found = f"{shown(self.keyword)} occurs {counted(count, 'time')}"
         return compared(count, self.relation, self.frequency, found)
+
+    def accepted(self) -> Language:
+        return occurring(self.keyword, self.relation, self.frequency)
 
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.keyword,)),) if self.relation == AT_LEAST else ()
@@ -119,6 +140,7 @@ class LetterFrequency(Kind):
     letter: str = character(drawn=LETTERS)
     let_frequency: int = whole_number(1, 10_000, drawn=(3, 30))
 
+    guarantee = "certain"
     name = "keywords:letter_frequency"
     wordings = (
         "The {letter} must appear {let_frequency} in your response.",
@@ -137,6 +159,10 @@ class LetterFrequency(Kind):
         count = response.lower().count(self.letter.lower())
         found = f"{self.letter!r} occurs {counted(count, 'time')}"
         return compared(count, self.let_relation, self.let_frequency, found)
+
+    def accepted(self) -> Language:
+        often = at_least(literal(self.letter.lower()), self.let_frequency)
+        return lowered(often if self.let_relation == AT_LEAST else ~often)
 
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.letter,)),) if self.let_relation == AT_LEAST else ()

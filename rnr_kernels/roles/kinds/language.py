@@ -1,15 +1,23 @@
 """Requirements on the language of a response."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from rnr_kernels.automata.languages import Language
 from rnr_kernels.roles.amounts import Interval
 from rnr_kernels.roles.clashes import ENGLISH_CASES
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.kinds.characters import CASED_SCRIPTS, NUMBER_WORDS, WITHOUT_SPACES, Script
 from rnr_kernels.roles.languages import LANGUAGES, language_of
 from rnr_kernels.roles.parameters import one_of
+from rnr_kernels.roles.regular import all_texts_of, foreign_letters
 from rnr_kernels.roles.text import foreign_letter
+from rnr_kernels.roles.token_rules import without_characters
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+from rnr_kernels.rules.kinds import RuleSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DRAWN = ("de", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "tr", "zh")
 
@@ -24,6 +32,7 @@ class ResponseLanguage(Kind):
 
     language: str = one_of(tuple(LANGUAGES), drawn=DRAWN)
 
+    guarantee = "likelier"
     name = "language:response_language"
     wordings = (
         "Your entire response must be in {language}; no other language is allowed.",
@@ -42,6 +51,14 @@ class ResponseLanguage(Kind):
         if found is None:
             return failed(f"nothing tells that it is {wanted}")
         return failed(f"{LANGUAGES[found][0]}, not {wanted}")
+
+    def accepted(self) -> Language:
+        """Texts in the letters of the language."""
+        return all_texts_of(~foreign_letters(LANGUAGES[self.language][1]))
+
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        foreign = foreign_letters(LANGUAGES[self.language][1])
+        return without_characters(tokenizer, foreign, label=self.name)
 
     def refuses(self, text: str, *, any_case: bool) -> bool:
         # A foreign keyword or phrase has a place in any language, counts of foreign letters none.

@@ -1,7 +1,20 @@
 """Requirements on how much a response says."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from rnr_kernels.automata.characters import ALL
+from rnr_kernels.automata.counts import Count
+from rnr_kernels.automata.languages import (
+    EMPTY,
+    EVERYTHING,
+    Language,
+    characters,
+    concatenation,
+    is_word,
+    literal,
+    lowered,
+)
 from rnr_kernels.roles.amounts import (
     LESS_THAN,
     RELATIONS,
@@ -15,8 +28,26 @@ from rnr_kernels.roles.amounts import (
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import one_of, text, whole_number
 from rnr_kernels.roles.pools import FIRST_WORDS
+from rnr_kernels.roles.regular import (
+    blanks_in_line,
+    divided,
+    in_line,
+    not_blank,
+    without_outer_blanks,
+)
 from rnr_kernels.roles.text import WORD, paragraphs, sentences, shown, words
+from rnr_kernels.roles.token_rules import TOKENS_A_WORD, WORDS_A_SENTENCE, of_length
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+from rnr_kernels.rules.kinds import RuleSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def _tokens(limits: Interval, each: float) -> Interval:
+    """About how many tokens so many words or sentences take."""
+    least, most = limits
+    return round(least * each), None if most is None else max(round(most * each), 1)
 
 
 def check_possible(name: str, relation: str, limit: int) -> None:
@@ -32,6 +63,7 @@ class NumberWords(Kind):
     relation: str = one_of(RELATIONS)
     num_words: int = whole_number(1, 100_000, drawn=(40, 400))
 
+    guarantee = "certain"
     name = "length_constraints:number_words"
     wordings = (
         "Answer with {num_words}.",
@@ -50,6 +82,16 @@ class NumberWords(Kind):
         count = len(words(response))
         return compared(count, self.relation, self.num_words, counted(count, "word"))
 
+    def accepted(self) -> Language:
+        return EVERYTHING
+
+    def count(self) -> Count:
+        return Count(is_word(), *interval(self.relation, self.num_words))
+
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        limits = interval(self.relation, self.num_words)
+        return of_length(tokenizer, *_tokens(limits, TOKENS_A_WORD), label=self.name)
+
     def refuses(self, text: str, *, any_case: bool) -> bool:
         return self.relation == LESS_THAN and len(words(text)) >= self.num_words
 
@@ -67,6 +109,7 @@ class NumberSentences(Kind):
     relation: str = one_of(RELATIONS)
     num_sentences: int = whole_number(1, 10_000, drawn=(3, 20))
 
+    guarantee = "likelier"
     name = "length_constraints:number_sentences"
     wordings = (
         "Answer in {num_sentences}.",
@@ -85,6 +128,11 @@ class NumberSentences(Kind):
         count = len(sentences(response))
         return compared(count, self.relation, self.num_sentences, counted(count, "sentence"))
 
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        limits = interval(self.relation, self.num_sentences)
+        a_sentence = TOKENS_A_WORD * WORDS_A_SENTENCE
+        return of_length(tokenizer, *_tokens(limits, a_sentence), label=self.name)
+
     def bounds(self) -> dict[str, Interval]:
         return {"sentences": interval(self.relation, self.num_sentences)}
 
@@ -96,6 +144,7 @@ class NumberCharacters(Kind):
     relation: str = one_of(RELATIONS)
     num_characters: int = whole_number(1, 1_000_000, drawn=(200, 2000))
 
+    guarantee = "certain"
     name = "length_constraints:number_characters"
     wordings = (
         "Answer with {num_characters}, spaces included.",
@@ -114,6 +163,13 @@ class NumberCharacters(Kind):
         count = len(response.strip())
         return compared(count, self.relation, self.num_characters, counted(count, "character"))
 
+    def accepted(self) -> Language:
+        """At least so many without blanks at the ends, which the count would take in."""
+        return EVERYTHING if self.relation == LESS_THAN else without_outer_blanks()
+
+    def count(self) -> Count:
+        return Count(ALL, *interval(self.relation, self.num_characters), in_runs=False)
+
     def refuses(self, text: str, *, any_case: bool) -> bool:
         return self.relation == LESS_THAN and len(text.strip()) >= self.num_characters
 
@@ -127,6 +183,7 @@ class NumberParagraphs(Kind):
 
     num_paragraphs: int = whole_number(1, 1000, drawn=(2, 6))
 
+    guarantee = "certain"
     name = "length_constraints:number_paragraphs"
     wordings = (
         "Write exactly {num_paragraphs}. Separate paragraphs with the markdown divider: ***",
@@ -146,6 +203,9 @@ class NumberParagraphs(Kind):
         if "" in parts:
             return failed(f"paragraph {parts.index('') + 1} is empty")
         return exactly(len(parts), self.num_paragraphs, "paragraph")
+
+    def accepted(self) -> Language:
+        return divided("***", self.num_paragraphs)
 
     def bounds(self) -> dict[str, Interval]:
         wanted = self.num_paragraphs
@@ -168,6 +228,7 @@ class NthParagraphFirstWord(Kind):
     nth_paragraph: int = whole_number(1, 1000, drawn=(1, 2))
     first_word: str = text(drawn=FIRST_WORDS, longest=100)
 
+    guarantee = "certain"
     name = "length_constraints:nth_paragraph_first_word"
     wordings = (
         "Write exactly {num_paragraphs} with blank lines between them; paragraph {nth_paragraph} "
@@ -205,6 +266,22 @@ class NthParagraphFirstWord(Kind):
         return starts_with_word(
             found[self.nth_paragraph - 1], self.first_word, f"paragraph {self.nth_paragraph}"
         )
+
+    def accepted(self) -> Language:
+        line = in_line() & not_blank()
+        paragraph = line + (literal("\n") + line).repeated()
+        empty_line = blanks_in_line() + literal("\n")
+        gap = literal("\n") + empty_line.repeated(1)
+        starts = concatenation(
+            characters(~is_word()).repeated(),
+            lowered(literal(self.first_word.lower())),
+            EMPTY | (characters(~is_word()) + EVERYTHING),
+        )
+        parts = [paragraph & starts if n == self.nth_paragraph else paragraph
+                 for n in range(1, self.num_paragraphs + 1)]  # fmt: skip
+        joined = [parts[0], *(each for part in parts[1:] for each in (gap, part))]
+        after = (literal("\n") + blanks_in_line()).repeated()
+        return concatenation(empty_line.repeated(), *joined, after)
 
     def bounds(self) -> dict[str, Interval]:
         wanted = self.num_paragraphs

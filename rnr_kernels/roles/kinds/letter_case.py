@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from rnr_kernels.automata.languages import Language, characters, contains, is_word
+from rnr_kernels.automata.machines import machine
 from rnr_kernels.roles.amounts import (
     LESS_THAN,
     RELATIONS,
@@ -13,8 +15,32 @@ from rnr_kernels.roles.amounts import (
 )
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.parameters import one_of, whole_number
+from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters, letters
 from rnr_kernels.roles.text import foreign_letter, is_letter, words
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+
+
+def _of_case(wanted: str, other: str) -> Language:
+    """Latin letters for which the method `wanted` of str holds, at least one, and no others."""
+    of_case = cased(wanted)
+    # Titlecase letters such as "ǅ" are of neither case.
+    wrong = (letters() - of_case) | cased(other) | (cased("istitle") - cased("isupper"))
+    allowed = ~wrong - foreign_letters("Latin")
+    return all_texts_of(allowed) & contains(characters(of_case & allowed))
+
+
+def _after_capitals(state: tuple[int, str], kind: str, most: int) -> tuple[int, str] | None:
+    """The count of words in capitals, the running one's included, and what that one is."""
+    count, word = state
+    if kind == "between words":
+        return count, kind
+    if word == "between words":
+        word = "other"  # without a letter so far
+    if kind == "small":
+        return count - (word == "capital"), "small"
+    if kind == "capital" and word == "other":
+        return min(count + 1, most), "capital"
+    return count, word
 
 
 class _OneCase(Kind):
@@ -51,6 +77,7 @@ class EnglishCapital(_OneCase):
     `language:response_language` to say. Titlecase letters are no capitals.
     """
 
+    guarantee = "certain"
     name = "change_case:english_capital"
     wordings = (
         "Write in English, and in all capital letters.",
@@ -61,11 +88,15 @@ class EnglishCapital(_OneCase):
     def has_case(self, text: str) -> bool:
         return text.isupper()
 
+    def accepted(self) -> Language:
+        return _of_case("isupper", "islower")
+
 
 @dataclass(frozen=True)
 class EnglishLowercase(_OneCase):
     """Every letter is a small Latin one, and there is one; what `EnglishCapital` says holds."""
 
+    guarantee = "certain"
     name = "change_case:english_lowercase"
     wordings = (
         "Write in English, and in all lowercase letters. No capital letters are allowed.",
@@ -75,6 +106,9 @@ class EnglishLowercase(_OneCase):
 
     def has_case(self, text: str) -> bool:
         return text.islower()
+
+    def accepted(self) -> Language:
+        return _of_case("islower", "isupper")
 
     def bounds(self) -> dict[str, Interval]:
         return {"words in capitals": (0, 0)}
@@ -90,6 +124,7 @@ class CapitalWordFrequency(Kind):
     capital_relation: str = one_of(RELATIONS)
     capital_frequency: int = whole_number(1, 1000, drawn=(2, 12))
 
+    guarantee = "certain"
     name = "change_case:capital_word_frequency"
     wordings = (
         "Use {capital_frequency} in all capital letters.",
@@ -104,6 +139,21 @@ class CapitalWordFrequency(Kind):
         count = sum(word.isupper() for word in words(response))
         found = f"{counted(count, 'word')} in capitals"
         return compared(count, self.capital_relation, self.capital_frequency, found)
+
+    def accepted(self) -> Language:
+        small = (cased("islower") | cased("istitle")) - cased("isupper")
+        kinds = {
+            "between words": ~is_word(),
+            "capital": cased("isupper") & is_word(),
+            "small": small & is_word(),
+        }
+        low, high = interval(self.capital_relation, self.capital_frequency)
+        return machine(
+            kinds,
+            (0, "between words"),
+            lambda state, kind: _after_capitals(state, kind, low if high is None else high + 1),
+            lambda state: low <= state[0] and (high is None or state[0] <= high),
+        )
 
     def bounds(self) -> dict[str, Interval]:
         least, most = interval(self.capital_relation, self.capital_frequency)

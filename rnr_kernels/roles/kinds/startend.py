@@ -1,12 +1,33 @@
 """Requirements on how a response starts and ends."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from rnr_kernels.automata.characters import Characters
+from rnr_kernels.automata.languages import (
+    EVERYTHING,
+    Language,
+    characters,
+    concatenation,
+    is_blank,
+    literal,
+    lowered,
+)
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import text
 from rnr_kernels.roles.pools import END_PHRASES, START_PHRASES
 from rnr_kernels.roles.text import QUOTE, SHOWN_CHARACTERS, bare, shown
+from rnr_kernels.roles.token_rules import starting_with
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+from rnr_kernels.rules.kinds import RuleSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def _seen() -> Language:
+    """A character that `bare` takes away nowhere."""
+    return characters(~is_blank() - Characters.of(QUOTE))
 
 
 def check_bare(where: str, phrase: str) -> None:
@@ -24,6 +45,7 @@ class StartPhrase(Kind):
 
     start_phrase: str = text(drawn=START_PHRASES)
 
+    guarantee = "certain"
     name = "startend:start_phrase"
     wordings = (
         'Begin your response with the exact phrase "{start_phrase}"',
@@ -40,6 +62,17 @@ class StartPhrase(Kind):
             return FOLLOWED
         return failed(f"starts with {shown(response.strip())}, not {shown(self.start_phrase)}")
 
+    def accepted(self) -> Language:
+        """With one quotation mark before the phrase at most."""
+        phrase = bare(self.start_phrase)
+        before = literal(f"{QUOTE} ") if phrase.startswith(QUOTE) else literal(QUOTE).optional
+        # A quotation mark that ends the phrase must not stand at the end, where it is taken away.
+        after = EVERYTHING if not phrase.endswith(QUOTE) else _seen() + EVERYTHING
+        return lowered(concatenation(before, literal(phrase), after))
+
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        return starting_with(tokenizer, self.start_phrase.strip(), label=self.name)
+
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.start_phrase.strip(),)),)
 
@@ -53,6 +86,7 @@ class EndChecker(Kind):
 
     end_phrase: str = text(drawn=END_PHRASES)
 
+    guarantee = "certain"
     name = "startend:end_checker"
     wordings = (
         'Finish your response with the exact phrase "{end_phrase}" No other words should follow.',
@@ -70,6 +104,13 @@ class EndChecker(Kind):
         end = response.strip()[-SHOWN_CHARACTERS:]
         return failed(f"ends with {shown(end)}, not {shown(self.end_phrase)}")
 
+    def accepted(self) -> Language:
+        """With one quotation mark after the phrase at most."""
+        phrase = bare(self.end_phrase)
+        after = literal(f" {QUOTE}") if phrase.endswith(QUOTE) else literal(QUOTE).optional
+        before = EVERYTHING if not phrase.startswith(QUOTE) else EVERYTHING + _seen()
+        return lowered(concatenation(before, literal(phrase), after))
+
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((self.end_phrase.strip(),)),)
 
@@ -81,6 +122,7 @@ class EndChecker(Kind):
 class Quotation(Kind):
     """The response starts and ends with a straight double quotation mark, two different ones."""
 
+    guarantee = "certain"
     name = "startend:quotation"
     wordings = (
         "Wrap your entire response in double quotation marks.",
@@ -93,6 +135,10 @@ class Quotation(Kind):
         if len(stripped) < 2 or stripped[0] != QUOTE:
             return failed("does not start with a double quotation mark")
         return FOLLOWED if stripped[-1] == QUOTE else failed("ends without its quotation mark")
+
+    def accepted(self) -> Language:
+        """Without blanks around the quotation marks."""
+        return concatenation(literal(QUOTE), EVERYTHING, literal(QUOTE))
 
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((QUOTE,)),)

@@ -1,0 +1,127 @@
+"""What the languages of several kinds of requirement are made of."""
+
+from functools import cache
+
+from rnr_kernels.automata.characters import Characters, found_by
+from rnr_kernels.automata.languages import (
+    EMPTY,
+    EVERYTHING,
+    Language,
+    at_least,
+    characters,
+    concatenation,
+    contains,
+    is_blank,
+    is_word,
+    literal,
+    lowered,
+)
+from rnr_kernels.roles import text
+from rnr_kernels.roles.amounts import AT_LEAST
+
+NEWLINE = Characters.of("\n")
+
+
+@cache
+def blanks() -> Language:
+    """Any number of characters that `str.strip` takes away."""
+    return characters(is_blank()).repeated()
+
+
+@cache
+def not_blank() -> Language:
+    """The texts with something to see, which alone can follow a requirement."""
+    return contains(characters(~is_blank()))
+
+
+@cache
+def without_outer_blanks() -> Language:
+    """The texts that `str.strip` leaves as they are."""
+    seen = characters(~is_blank())
+    return seen | concatenation(seen, EVERYTHING, seen)
+
+
+@cache
+def blanks_in_line() -> Language:
+    """Blanks without a line break."""
+    return characters(is_blank() - NEWLINE).repeated()
+
+
+@cache
+def in_line() -> Language:
+    """Any text without a line break."""
+    return characters(~NEWLINE).repeated()
+
+
+@cache
+def line_start() -> Language:
+    """What may stand before the start of a line: nothing, or a text that ends with a line break."""
+    return EMPTY | (EVERYTHING + literal("\n"))
+
+
+@cache
+def line_end() -> Language:
+    """What may stand after the end of a line."""
+    return EMPTY | (literal("\n") + EVERYTHING)
+
+
+@cache
+def all_texts_of(allowed: Characters) -> Language:
+    """The texts of these characters alone."""
+    return characters(allowed).repeated()
+
+
+def divided(divider: str, parts: int) -> Language:
+    """Texts that `str.split(divider)` cuts into so many parts that are not blank.
+
+    A blank part more may stand first, and last. The divider is one character several times: a
+    longer run of it is a divider and the start of the next part.
+    """
+    cut = literal(divider)
+    part = ~contains(cut) & not_blank()
+    before_cut = part - (EVERYTHING + characters(divider[0]))
+    outer = blanks() + cut
+    first = (before_cut + cut).repeated(parts - 1, parts - 1)
+    return concatenation(outer.optional, first, part | concatenation(before_cut, cut, blanks()))
+
+
+def occurring(keyword: str, relation: str, times: int) -> Language:
+    """Texts in which `text.occurrences` counts so many."""
+    keyword = keyword.lower()
+    opens, closes = keyword[0] in is_word(), keyword[-1] in is_word()
+    other = characters(~is_word())
+    before = EMPTY | (EVERYTHING + other) if opens else EVERYTHING
+    after = EMPTY | (other + EVERYTHING) if closes else EVERYTHING
+    found = before + literal(keyword)
+    if closes and not opens:
+        # What ends one occurrence may begin the next, as in "-a-a".
+        often = EVERYTHING + (literal(keyword) + after).repeated(times, times)
+    else:
+        first = (found + other if closes else found).earliest
+        often = concatenation(first.repeated(times - 1, times - 1), found, after)
+    return lowered(often if relation == AT_LEAST else ~often)
+
+
+def counted_events(event: Language, relation: str, times: int) -> Language:
+    """Texts with so many events that do not overlap."""
+    often = at_least(event, times)
+    return often if relation == AT_LEAST else ~often
+
+
+@cache
+def foreign_letters(script: str) -> Characters:
+    """The characters that `text.foreign_letter` finds."""
+    return found_by(text.library("regex").compile(text.foreign_letters(script)))
+
+
+@cache
+def letters() -> Characters:
+    """What `text.is_letter` calls letters."""
+    return Characters.where(text.is_letter)
+
+
+@cache
+def cased(is_of_case: str) -> Characters:
+    """The characters for which `str.isupper`, `str.islower` or another such method holds."""
+    method = getattr(str, is_of_case)
+    return Characters.where(method)

@@ -1,0 +1,385 @@
+"""Constraints of requirements: what decoding under them promises, and what it still allows."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from automata_walks import random_response
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+
+from rnr_kernels.automata import dfa
+from rnr_kernels.automata.tokens import TokenTree
+from rnr_kernels.loading import load_tokenizer
+from rnr_kernels.roles.constraints import constrain, yielding
+from rnr_kernels.roles.kinds import KINDS
+from rnr_kernels.roles.requirement import Requirement
+from rnr_kernels.rules.compiler import compile_rules
+from rnr_kernels.rules.kinds import BanTokens, EosRamp, OnlyTokens, RuleSet, TokenBias
+
+CERTAIN = [name for name, kind in KINDS.items() if kind.guarantee == "certain"]
+PROMISED = (
+    "change_case:english_capital",
+    "change_case:english_lowercase",
+    "combination:repeat_prompt",
+    "detectable_content:postscript",
+    "detectable_format:constrained_response",
+    "detectable_format:json_format",
+    "detectable_format:number_bullet_lists",
+    "detectable_format:one_of_answers",
+    "detectable_format:title",
+    "keywords:forbidden_words",
+    "length_constraints:number_paragraphs",
+    "length_constraints:number_words",
+    "punctuation:no_comma",
+    "startend:end_checker",
+    "startend:quotation",
+    "startend:start_phrase",
+)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> PreTrainedTokenizerBase:
+    """The embedded model's tokenizer: byte-level, small."""
+    found: PreTrainedTokenizerBase = load_tokenizer("embedded")
+    return found
+
+
+@pytest.fixture(scope="module")
+def tree(embedded: PreTrainedTokenizerBase) -> TokenTree:
+    return TokenTree.of(embedded)
+
+
+def assert_promise_is_kept(
+    requirements: list[Requirement],
+    tokenizer: PreTrainedTokenizerBase,
+    tree: TokenTree,
+    seed: int,
+    more: int,
+) -> None:
+    """A random response within little more than the least budget follows what is certain."""
+    constraint = constrain(requirements, tokenizer, tree=tree)
+    left_out = {each.requirement for each in constraint.left_out}
+    assert set(constraint.promises) | left_out == set(requirements)
+    # Only what is too large together is left out.
+    assert not left_out or len(requirements) > 1
+    if constraint.automaton is None:
+        return
+    budget = max(48, constraint.automaton.tokens_needed) + more
+    text = random_response(constraint.automaton, tokenizer, budget, seed)
+    for requirement, promise in constraint.promises.items():
+        verdict = requirement.check(text)
+        assert verdict or promise == "likelier", (requirement, verdict.reason, text)
+
+
+def test_the_kinds_that_must_be_certain_are() -> None:
+    assert set(PROMISED) <= set(CERTAIN)
+
+
+@pytest.mark.parametrize("name", CERTAIN)
+def test_a_random_response_under_a_certain_constraint_passes_the_check(
+    name: str, embedded: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    for seed in range(6):
+        requirement = Requirement.draw(seed, [name])
+        assert_promise_is_kept([requirement], embedded, tree, seed, more=seed)
+
+
+@pytest.mark.parametrize("name", CERTAIN)
+def test_it_passes_on_a_vocabulary_of_sentencepiece(
+    name: str, llama2_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tree = TokenTree.of(llama2_tokenizer)
+    for seed in range(2):
+        requirement = Requirement.draw(seed, [name])
+        assert_promise_is_kept([requirement], llama2_tokenizer, tree, seed, more=9 * seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 5))
+def test_drawn_sets_of_requirements_hold_together_or_are_said_to_be_incompatible(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree, seed: int, number: int
+) -> None:
+    requirements = [Requirement.draw(seed + n, CERTAIN) for n in range(number)]
+    try:
+        assert_promise_is_kept(requirements, embedded, tree, seed, more=12)
+    except ValueError as error:
+        assert "no text follows" in str(error)
+
+
+NATURAL: list[tuple[Requirement, str]] = [
+    (Requirement("punctuation:no_comma"), "It rains. 雨が降る、と言った 😀"),
+    (Requirement("change_case:english_capital"), "  CAFÉ NO. 7 — “OPEN”!\n\n"),
+    (Requirement("change_case:english_lowercase"), "the straße is 5 km long…"),
+    (
+        Requirement("combination:repeat_prompt", prompt_to_repeat="Who am I? "),
+        "\nWHO am I? You are you.",
+    ),
+    (Requirement("combination:two_responses"), "Yes.\n******\nNo, *never*."),
+    (Requirement("combination:two_responses"), "****** Yes. ****** No. ******"),
+    (Requirement("detectable_content:number_placeholders", num_placeholders=2), "[a] [b c] [d"),
+    (
+        Requirement("detectable_content:postscript", postscript_marker="P.P.S"),
+        "Hello.\n\n**p.p. s. more**",
+    ),
+    (Requirement("detectable_format:constrained_response"), "So: My answer is maybe. Good?"),
+    (Requirement("detectable_format:one_of_answers", answers=("yes", "no idea")), "no idea"),
+    (Requirement("detectable_format:json_format"), '{"a": [1.5e3, {"b": "\\u00e9 ü"}], "c": null}'),
+    (Requirement("detectable_format:json_format"), '```json\n{\n  "a": [],\n  "b": {}\n}\n```'),
+    (Requirement("detectable_format:json_format"), '"a text, \\"quoted\\""'),
+    (
+        Requirement("detectable_format:multiple_sections", section_spliter="Section",
+                    num_sections=2),
+        "Section 1\nA\n\nSection 2\nB",
+    ),
+    (
+        Requirement("detectable_format:number_bullet_lists", num_bullets=2),
+        "List:\n * one\n - two\n-----\n*Note*: -3",
+    ),
+    (
+        Requirement("detectable_format:number_highlighted_sections", num_highlights=3),
+        "*a* and **b c**\n* x\n***d***",
+    ),
+    (Requirement("detectable_format:title"), "Here it is:\n<<< The sea >>\n\nWaves."),
+    (Requirement("detectable_format:no_markdown"), "5 * 3 - 2 = 13 #1 (see note)\n-- a dash"),
+    (Requirement("detectable_format:single_paragraph"), "\n\nOne line, no more.\n"),
+    (Requirement("keywords:existence", keywords=("Sea", "a.b")), "The SEASIDE has A.B"),
+    (Requirement("keywords:forbidden_words", forbidden_words=("rock", "C++")), "Rocket or c+ +"),
+    (Requirement("keywords:frequency", relation="at least", keyword="sea", frequency=2),
+     "Sea! Overseas: sea"),
+    (Requirement("keywords:frequency", relation="less than", keyword="sea", frequency=2),
+     "The seaside, the sea, seas."),
+    (Requirement("keywords:letter_frequency", let_relation="at least", letter="q",
+                 let_frequency=3), "Q, qq"),
+    (Requirement("keywords:letter_frequency", let_relation="less than", letter="z",
+                 let_frequency=2), "A zoo"),
+    (Requirement("length_constraints:nth_paragraph_first_word", num_paragraphs=2,
+                 nth_paragraph=2, first_word="many"), "One\nline.\n \n\n“MANY more."),
+    (Requirement("length_constraints:number_characters", relation="at least",
+                 num_characters=5), "a b\nc"),
+    (Requirement("length_constraints:number_paragraphs", num_paragraphs=2), "One.\n***\nTwo."),
+    (Requirement("length_constraints:number_words", relation="less than", num_words=4),
+     "Don't — go!"),
+    (Requirement("change_case:capital_word_frequency", capital_relation="at least",
+                 capital_frequency=2), "I saw NASA2 and iOS"),
+    (Requirement("change_case:capital_word_frequency", capital_relation="less than",
+                 capital_frequency=1), "A1 is not, so: iOS"[3:]),
+    (Requirement("characters:no_digits"), "Seven swans."),
+    (Requirement("characters:no_emoji"), "Numbers 1 and #, ☎ or ©."),
+    (Requirement("characters:script", script="Devanagari"), "नमस्ते, दुनिया! 5 😀"),
+    (Requirement("startend:start_phrase", start_phrase="Of course."), '"of course. I do."'),
+    (Requirement("startend:end_checker", end_phrase='"That is all."'), "So: THAT is all."),
+    (Requirement("startend:quotation"), '"He said "no" to me."'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("requirement", "text"), NATURAL, ids=lambda value: str(value)[:60])
+def test_natural_responses_that_follow_are_allowed(requirement: Requirement, text: str) -> None:
+    language = requirement.language()
+    assert requirement.check(text)
+    assert language is not None and text in language
+
+
+REAL = [
+    "",
+    " ",
+    "Yes.",
+    "Dear all,\n\nThe *report* is due on 5 May. <<Plan>>\n\n* one\n* two\n\nP.S. Thanks, ANNA",
+    '{"a": 1}',
+    '"Quoted, twice"',
+    "First.\n***\nSecond.\n***\nThird.",
+    "SECTION 1: TEA\nSECTION 2: [NAME] AND [DATE]",
+    "a****** b",
+    "***x***y**z*",
+    "[[x]] [ ] [\t] [a\nb]",
+    "<<>> <<a>",
+    "no markdown # here\n# but here",
+    "İstanbul ΣΑΣ ﬁ ǅ ⅷ 5️⃣ 1\u20e3 😀 \ud83d",
+    "P.S\nPS. x\n- p. s. y",
+    "I think that I am not IT.",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(CERTAIN), st.sampled_from(REAL), st.data())
+def test_no_text_of_the_language_of_a_certain_kind_fails_the_check(
+    seed: int, name: str, text: str, data: st.DataObject
+) -> None:
+    """Also of texts near to real ones: a slice, doubled, with one character more."""
+    requirement = Requirement.draw(seed, [name])
+    language = requirement.language()
+    assert language is not None
+    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+    more = data.draw(st.sampled_from(["", "*", "\n", '"', "1", "]", ">", " ", "a", "A"]))
+    for each in (text, text[start:end], text[:start] + more + text[start:], text * 2):
+        assert each not in language or requirement.check(each), each
+
+
+def test_what_a_kind_misses_is_little_for_random_words() -> None:
+    """Texts of words and marks that follow are nearly all in the language."""
+    missed = []
+    for name in CERTAIN:
+        requirement = Requirement.draw(1, [name])
+        language = requirement.language()
+        assert language is not None
+        for text in REAL:
+            text = text.strip().encode("utf-8", "ignore").decode()
+            if requirement.check(text) and text not in language:
+                missed.append((name, text))
+    assert missed == []
+
+
+def test_incompatible_requirements_are_named_in_the_smallest_number(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    lower = Requirement("change_case:english_lowercase")
+    upper = Requirement("change_case:english_capital")
+    comma = Requirement("punctuation:no_comma")
+    with pytest.raises(ValueError) as error:
+        constrain([comma, lower, Requirement("detectable_format:title"), upper], embedded)
+    assert "no_comma" not in str(error.value) and "title" not in str(error.value)
+    assert repr(lower) in str(error.value) and repr(upper) in str(error.value)
+
+    # Any two of these go together: the third would be a word too many.
+    words = Requirement("length_constraints:number_words", relation="less than", num_words=3)
+    tea = Requirement("keywords:existence", keywords=("tea ",))
+    milk = Requirement("keywords:existence", keywords=(" milk ",))
+    bread = Requirement("keywords:existence", keywords=(" bread ",))
+    for pair in ((tea, milk), (milk, bread), (tea, bread), (tea, words)):
+        assert constrain(pair, embedded, tree=tree).automaton is not None
+    with pytest.raises(ValueError, match="no text follows all of"):
+        constrain([words, tea, milk, bread], embedded, tree=tree)
+
+
+def test_counts_that_exclude_each_other_are_incompatible(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    few = Requirement("length_constraints:number_words", relation="less than", num_words=5)
+    many = Requirement("length_constraints:number_words", relation="at least", num_words=5)
+    with pytest.raises(ValueError, match="no text follows"):
+        constrain([few, many], embedded, tree=tree)
+    short = Requirement(
+        "length_constraints:number_characters", relation="less than", num_characters=9
+    )
+    with pytest.raises(ValueError, match="no text follows"):
+        constrain([many, short], embedded, tree=tree)  # five words take nine characters
+    assert_promise_is_kept([few, short], embedded, tree, 0, 5)
+
+
+def test_requirements_without_an_automaton_get_rules_or_are_left_out_with_a_reason(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    sentences = Requirement(
+        "length_constraints:number_sentences", relation="at least", num_sentences=3
+    )
+    tone = Requirement("free_form:tone", text="Be kind")
+    comma = Requirement("punctuation:no_comma")
+    constraint = constrain([sentences, tone, comma], embedded, tree=tree)
+    assert constraint.promises == {comma: "certain", sentences: "likelier"}
+    assert [each.requirement for each in constraint.left_out] == [tone]
+    assert len(constraint.rules) > 0
+    alone = constrain([sentences], embedded, tree=tree)
+    assert alone.automaton is None and alone.rules == sentences.rules(embedded)
+
+
+def test_what_grows_too_large_gives_way_and_is_reported(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dfa, "MAX_STATES", 300)
+    many = Requirement("detectable_content:number_placeholders", num_placeholders=60)
+    title = Requirement("detectable_format:title")
+    constraint = constrain([many, title], embedded, tree=tree)
+    assert constraint.promises == {title: "certain"}
+    (left,) = constraint.left_out
+    assert left.requirement == many and "more than 300 states" in left.reason
+
+
+def test_rules_beside_an_automaton_forbid_nothing() -> None:
+    hard = RuleSet(
+        [BanTokens([1, 2], steps=(0, 5)), OnlyTokens([3]), EosRamp(force_at=9), TokenBias({4: 1.0})]
+    )
+    soft = yielding(hard)
+    assert not any(isinstance(rule, BanTokens | OnlyTokens) for rule in soft)
+    assert all(rule.force_at is None for rule in soft if isinstance(rule, EosRamp))
+    weights = [rule.weights for rule in soft if isinstance(rule, TokenBias)]
+    assert [dict(each) for each in weights] == [{1: -30.0, 2: -30.0}, {4: 1.0}]
+    assert -math.inf not in {w for each in weights for w in each.values()}
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if not KINDS[name].is_judged])
+def test_rules_of_kinds_compile(name: str, embedded: PreTrainedTokenizerBase) -> None:
+    for seed in range(4):
+        rules = Requirement.draw(seed, [name]).rules(embedded)
+        if rules is not None:
+            compile_rules(rules, embedded, len(embedded))
+
+
+def test_rules_ban_the_characters_that_a_requirement_bans(
+    embedded: PreTrainedTokenizerBase,
+) -> None:
+    rules = Requirement("punctuation:no_comma").rules(embedded)
+    assert rules is not None
+    (ban,) = rules
+    assert isinstance(ban, BanTokens)
+    printed = [embedded.decode([int(token)]) for token in ban.tokens]
+    assert "," in printed and all("," in each for each in printed)
+
+
+def test_a_requirement_gives_its_own_automaton(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    automaton = Requirement("startend:quotation").automaton(embedded)
+    assert automaton is not None and automaton.tokens_needed <= 3
+    assert Requirement("startend:quotation").automaton(tree) is not None
+    sentences = Requirement(
+        "length_constraints:number_sentences", relation="at least", num_sentences=3
+    )
+    assert sentences.automaton(tree) is None and sentences.language() is None
+    assert sentences.guarantee == "likelier"
+
+
+@pytest.fixture(scope="module")
+def ifeval() -> list[dict[str, Any]]:
+    data = os.environ.get("RNR_TEST_DATA")
+    path = Path(data or "") / "ifeval_prompts.jsonl"
+    if not data or not path.is_file():
+        pytest.skip("RNR_TEST_DATA names no folder with ifeval_prompts.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_requirement_sets_of_ifeval_hold_together(
+    ifeval: list[dict[str, Any]], embedded: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    incompatible = []
+    for record in ifeval[::6]:
+        requirements = [
+            Requirement(kind, **{name: v for name, v in given.items() if v is not None})
+            for kind, given in zip(record["instruction_id_list"], record["kwargs"], strict=True)
+        ]
+        try:
+            assert_promise_is_kept(requirements, embedded, tree, record["key"], more=20)
+        except ValueError as error:
+            incompatible.append(str(error))
+    # Prompts that forbid a comma or a word and want themselves repeated with it.
+    assert len(incompatible) <= 2 and all("repeat_prompt" in each for each in incompatible)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.text(min_size=1, max_size=12), st.booleans())
+def test_phrases_of_any_characters_keep_their_promise(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree, phrase: str, ends: bool
+) -> None:
+    assume(phrase.strip())
+    try:
+        requirement = (
+            Requirement("startend:end_checker", end_phrase=phrase)
+            if ends
+            else Requirement("startend:start_phrase", start_phrase=phrase)
+        )
+    except ValueError:
+        return
+    assert_promise_is_kept([requirement], embedded, tree, len(phrase), more=0)
