@@ -1,6 +1,7 @@
 """A local model as generator: requests in batches, system message and all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -9,13 +10,14 @@ from role_builds import instructions, records
 
 from rnr_kernels.generation import generate
 from rnr_kernels.loading import load_model, load_tokenizer
-from rnr_kernels.roles.example import Example
+from rnr_kernels.roles.example import Example, StatedRequirement
 from rnr_kernels.roles.pipeline.asks import Ask
 from rnr_kernels.roles.pipeline.build import build_dataset
 from rnr_kernels.roles.pipeline.by_step import ByStep
 from rnr_kernels.roles.pipeline.local_generator import LocalGenerator
 from rnr_kernels.roles.pipeline.settings import BuildSettings
 from rnr_kernels.roles.pipeline.template_generator import TemplateGenerator
+from rnr_kernels.roles.requirement import Requirement
 
 SYSTEM = {"role": "system", "content": "You are a clerk."}
 
@@ -95,3 +97,32 @@ def test_a_model_without_json_gets_its_roles_from_templates(
     ]
     assert len(attempts) == 6 and len({json.dumps(each) for each in attempts}) > 1
     assert both.name == "embedded:instruction, roles by templates"
+
+
+def requirements_asked(*requirements: Requirement) -> Ask:
+    asked = ask("Name a river.")
+    stated = tuple(StatedRequirement(each, each.wording()) for each in requirements)
+    return replace(asked, example=replace(asked.example, requirements=stated))
+
+
+def test_responses_are_decoded_under_the_constraints_of_their_requirements(
+    generator: LocalGenerator,
+) -> None:
+    capital = Requirement("change_case:english_capital")
+    title = Requirement("detectable_format:title")
+    free = Requirement("free_form:tone", text="Be calm.")
+    asks = [requirements_asked(each) for each in (capital, title, free)]
+    replies = generator.replies(asks, Event())
+    assert capital.check(replies[0].text) and title.check(replies[1].text)
+    assert [reply.note for reply in replies] == ["", "", ""]
+    unconstrained = generator.replies([replace(asks[0], step="role")], Event())
+    assert not capital.check(unconstrained[0].text)
+    assert replies[2].text == generator.replies([ask("Name a river.")], Event())[0].text
+
+
+def test_what_cannot_be_constrained_is_decoded_without_and_says_so(
+    generator: LocalGenerator,
+) -> None:
+    long = Requirement("length_constraints:number_words", relation="at least", num_words=400)
+    (reply,) = generator.replies([requirements_asked(long)], Event())
+    assert reply.text and reply.problem == "" and reply.note.startswith("not constrained: ")

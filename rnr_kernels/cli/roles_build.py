@@ -67,6 +67,9 @@ def build_command(
         list[str], typer.Option(help="Preset or rule file over all of a local model's replies.")
     ] = ["none"],  # noqa: B006  (typer wants a list)
     template: Template = "chat",
+    constrained: Annotated[
+        bool, typer.Option(help="Decode a local model's responses under their requirements.")
+    ] = True,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     roles: Annotated[
@@ -175,6 +178,7 @@ def build_command(
             sampling=Sampling(temperature or 0.0),
             max_new_tokens=max_tokens or 512,
             batch_size=batch_size,
+            constrained=constrained,
         )
     else:
         chosen = TemplateGenerator(wrong=wrong, mends=mends)

@@ -9,6 +9,8 @@ from rnr_kernels.roles.example import Example, Messages
 
 STEPS = ("role", "requirements", "conflict", "response", "repair", "judge")
 """In the order in which an example takes them."""
+RESPONSES = ("response", "repair")
+"""Those whose reply is to follow the example's requirements."""
 
 
 @dataclass(frozen=True)

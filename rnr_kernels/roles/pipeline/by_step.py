@@ -3,9 +3,7 @@
 from threading import Event
 from typing import Any
 
-from rnr_kernels.roles.pipeline.asks import Ask, Generator, Reply
-
-RESPONSES = ("response", "repair")
+from rnr_kernels.roles.pipeline.asks import RESPONSES, Ask, Generator, Reply
 
 
 class ByStep:

@@ -1,12 +1,18 @@
 """A local Hugging Face model as generator: our decode loop, in batches."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from rnr_kernels.generation import Completion, generate
+from rnr_kernels.automata.tokens import TokenTree
+from rnr_kernels.forward import logits_width
+from rnr_kernels.generation import Completion, end_token_ids, generate
 from rnr_kernels.identity import rules_digest
-from rnr_kernels.roles.pipeline.asks import Ask, Reply
+from rnr_kernels.roles.constraints import Constraint, constrain
+from rnr_kernels.roles.pipeline.asks import RESPONSES, Ask, Reply
+from rnr_kernels.roles.requirement import Requirement
 from rnr_kernels.rules.kinds import RuleSet
 from rnr_kernels.sampling import GREEDY, Sampling
 from rnr_kernels.templates import PromptTemplate, prompt_template
@@ -17,13 +23,18 @@ if TYPE_CHECKING:
 PROBE = ({"role": "system", "content": "a"}, {"role": "user", "content": "b"})
 """A chat such as every request is, to see that the template takes it."""
 
+KEPT_CONSTRAINTS = 64
+"""Compiled ones, as a repair has that of the response before."""
+
 
 class LocalGenerator:
     """Decodes with `model`, `batch_size` requests at once.
 
-    `rules` are in force for every reply. With a seed in `sampling`, each batch draws from the seed
-    of its first request. Greedy replies do not depend on how requests fall into batches, as far as
-    the model's own arithmetic does not. ValueError for a template that takes no system message.
+    `rules` are in force for every reply, and for responses, where it is `constrained`, the
+    constraints of the example's requirements. With a seed in `sampling`, each batch draws from the
+    seed of its first request. Greedy replies do not depend on how requests fall into batches, as
+    far as the model's own arithmetic does not. ValueError for a template that takes no system
+    message.
     """
 
     in_flight = 1
@@ -40,6 +51,7 @@ class LocalGenerator:
         sampling: Sampling = GREEDY,
         max_new_tokens: int = 512,
         batch_size: int = 8,
+        constrained: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -55,6 +67,11 @@ class LocalGenerator:
         self._sampling = sampling
         self._max_new_tokens = max_new_tokens
         self.batch_size = batch_size
+        self._tree = None
+        if constrained:
+            ends = end_token_ids(model, tokenizer)
+            self._tree = TokenTree.of(tokenizer, logits_width(model), ends)
+        self._constraint = lru_cache(KEPT_CONSTRAINTS)(self._constrain)
 
     def identity(self) -> dict[str, Any]:
         """The model's, with how it decodes."""
@@ -70,39 +87,97 @@ class LocalGenerator:
             ],
             "rules": None if self._rules is None else rules_digest(self._rules),
             "max_new_tokens": self._max_new_tokens,
+            "constrained": self._tree is not None,
         }
 
     def replies(self, asks: list[Ask], stopped: Event) -> list[Reply]:
-        """As `Generator.replies`; a prompt that does not fit is a reply without text."""
-        try:
-            return self._decoded(asks)
-        except ValueError as error:
-            if len(asks) == 1:
-                return [Reply("", str(error))]
-        # One of them is to blame; which, is seen by asking one by one.
-        return [reply for ask in asks for reply in self.replies([ask], stopped)]
+        """As `Generator.replies`; a prompt that does not fit is a reply without text.
 
-    def _decoded(self, asks: list[Ask]) -> list[Reply]:
+        What cannot be constrained, as its constraint leaves no text or needs more tokens than there
+        are, is decoded without, with a note that says so.
+        """
+        constraints = [self._asked_constraint(ask) for ask in asks]
+        found: list[Reply | None] = [None] * len(asks)
+        for places in self._with_the_same_rules(constraints):
+            replies = self._replies(
+                [asks[place] for place in places], [constraints[place] for place in places]
+            )
+            for place, reply in zip(places, replies, strict=True):
+                found[place] = reply
+        return [reply for reply in found if reply is not None]
+
+    def _asked_constraint(self, ask: Ask) -> Constraint | str | None:
+        """Of a response; words for why there is none."""
+        if self._tree is None or ask.step not in RESPONSES:
+            return None
+        return self._constraint(tuple(each.requirement for each in ask.example.requirements))
+
+    def _constrain(self, requirements: tuple[Requirement, ...]) -> Constraint | str:
+        try:
+            return constrain(requirements, self._tokenizer, tree=self._tree)
+        except ValueError as error:
+            return str(error)
+
+    def _with_the_same_rules(
+        self, constraints: Sequence[Constraint | str | None]
+    ) -> Iterable[list[int]]:
+        """Places of requests that one call decodes: its rules are for all, automata for each."""
+        groups: dict[str, list[int]] = {}
+        for place, constraint in enumerate(constraints):
+            rules = constraint.rules if isinstance(constraint, Constraint) else RuleSet()
+            groups.setdefault(rules_digest(rules), []).append(place)
+        return groups.values()
+
+    def _replies(
+        self, asks: Sequence[Ask], constraints: Sequence[Constraint | str | None]
+    ) -> list[Reply]:
+        try:
+            return self._decoded(asks, constraints)
+        except ValueError as error:
+            if len(asks) > 1:
+                # One of them is to blame; which, is seen by asking one by one.
+                return [
+                    reply
+                    for ask, constraint in zip(asks, constraints, strict=True)
+                    for reply in self._replies([ask], [constraint])
+                ]
+            if isinstance(constraints[0], Constraint):
+                return self._replies(asks, [str(error)])
+            return [Reply("", str(error))]
+
+    def _decoded(
+        self, asks: Sequence[Ask], constraints: Sequence[Constraint | str | None]
+    ) -> list[Reply]:
+        """One batch; all constraints have the same rules."""
         sampling = self._sampling
         if sampling.temperature > 0:
             sampling = replace(sampling, seed=asks[0].seed)
+        made = [each if isinstance(each, Constraint) else None for each in constraints]
+        rules = self._rules
+        if made[0] is not None and made[0].rules.rules:
+            rules = made[0].rules if rules is None else rules + made[0].rules
         completions = generate(
             self._model,
             self._tokenizer,
             [ask.messages for ask in asks],
-            rules=self._rules,
+            rules=rules,
+            automata=[None if each is None else each.automaton for each in made],
             template=self._template,
             sampling=sampling,
             max_new_tokens=self._max_new_tokens,
             batch_size=len(asks),
         )
-        return [_reply(completion) for completion in completions]
+        return [
+            _reply(completion, f"not constrained: {each}" if isinstance(each, str) else "")
+            for completion, each in zip(completions, constraints, strict=True)
+        ]
 
 
-def _reply(completion: Completion) -> Reply:
+def _reply(completion: Completion, note: str) -> Reply:
     return Reply(
         completion.text,
         is_cut=completion.finish_reason == "length",
         num_read=len(completion.prompt_token_ids),
         num_written=len(completion.token_ids),
+        note=note,
     )
