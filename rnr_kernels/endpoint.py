@@ -78,7 +78,7 @@ class Endpoint:
         if base_url is not None and not _is_address(base_url):
             raise ValueError(
                 "the base URL must start with http:// or https:// and name a host, as in "
-                f"http://localhost:8000/v1, got {base_url!r}"
+                f"http://localhost:8000/v1, got {_without_secrets(base_url)!r}"
             )
         if max_tries < 1:
             raise ValueError(f"max_tries must be at least 1, got {max_tries}")
@@ -108,8 +108,9 @@ class Endpoint:
         tried again after a wait, up to `max_tries` with the replies that made no sense. Raises
         ValueError for what no retry mends: a refused key, an unknown model, a spent quota; and
         ConnectionError for an endpoint that is down: it cannot be connected to at the first
-        request, or after `max_tries`, or has failed `max_tries` times before its first reply.
-        Sets out no further try once `stopped` is set.
+        request, or after `max_tries`, or has failed `max_tries` times before its first reply; and
+        for one that has sent nothing but what is no chat model's. Sets out no further try once
+        `stopped` is set.
         """
         messages = [{"role": "user", "content": prompt}]
         return self._ask(messages, {}, lambda words: parse(words.text), stopped)
@@ -163,6 +164,11 @@ class Endpoint:
                 return Answer(value, failures, nonsense)
             nonsense += 1
             problem = "no reply could be read"
+            if failures + nonsense == self._max_tries and not self._answered:
+                raise ConnectionError(
+                    f"{self.place} answers, but not as a chat model; check the base URL, which "
+                    "often ends in /v1"
+                )
         return Answer(None, failures, nonsense, problem)
 
     def _words(self, messages: Sequence[Mapping[str, str]], extras: Mapping[str, Any]) -> Words:
@@ -257,6 +263,13 @@ class Endpoint:
 def _is_unicode(text: str) -> bool:
     """JSON may escape half of a surrogate pair, which no file of UTF-8 holds."""
     return text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+def _without_secrets(url: str) -> str:
+    """What is shown of a text that is no address: no user, password, query and fragment."""
+    start, mark, rest = url.rpartition("://")
+    # All before the last @, as a password may hold any of the signs that end one.
+    return start.rpartition("@")[2] + mark + re.split("[?#]", rest.rpartition("@")[2])[0]
 
 
 def _count(usage: object, name: str) -> int:

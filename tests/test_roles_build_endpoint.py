@@ -249,11 +249,55 @@ def test_a_judge_of_ones_own_judges(tmp_path: Path) -> None:
 
 
 def test_without_a_verdict_there_is_nothing_to_repair(tmp_path: Path) -> None:
-    judge = Strict(Verdict(False, "no reply could be read", undecided=True))
-    _, server = built(tmp_path, follows, count=1, settings=WRITTEN, judge=judge)
+    judge = Strict(Verdict(False, "no reply could be read", undecided=True), Verdict(True))
+    _, server = built(tmp_path, follows, count=2, settings=WRITTEN, judge=judge)
     (rejected,) = records(tmp_path / "out" / "rejected.jsonl")
     assert rejected["reason"] == "free_form:tone: no reply could be read"
-    assert steps(server)["response"] == 1
+    assert steps(server)["response"] == 2
+
+
+NONSENSE = "3 replies could not be read: there is no JSON object in it"
+MESSAGE = {"role": "assistant", "content": None}
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "words"),
+    [
+        (Body("<html>Welcome</html>"), ConnectionError, "answers, but not as a chat model"),
+        (Body('{"error": {"message": "x"}}'), ConnectionError, "answers, but not as a chat model"),
+        (Body(json.dumps({"choices": [{"message": MESSAGE}]})), ConnectionError,
+         "writer-1 has answered none of 3 requests (no reply could be read); check the model"),
+        (Failure(400, "unsupported_value"), ConnectionError,
+         "answered none of 3 requests (HTTP 400, unsupported_value)"),
+        (Failure(405), ConnectionError, "answered none of 3 requests (HTTP 405)"),
+        ("I think that is fine.", ValueError,
+         f"nothing of use for any of 3 examples; for the last: {NONSENSE}"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_endpoint_of_nothing_but_rubbish_ends_the_build_in_words(
+    tmp_path: Path, reply: Reply, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error) as raised:
+        built(tmp_path, lambda prompt, before: reply, count=3, settings=WRITTEN, max_tries=2)
+    assert words in str(raised.value)
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {".lock", "settings.json", "journal.jsonl"}
+
+
+def test_a_judge_without_any_verdict_ends_the_build(tmp_path: Path) -> None:
+    judge = Strict(Verdict(False, "the judge came to no verdict: HTTP 405", undecided=True))
+    with pytest.raises(ValueError, match=r"nothing of use for any of 2 examples; .*HTTP 405"):
+        built(tmp_path, follows, count=2, settings=WRITTEN, judge=judge)
+    assert not (tmp_path / "out" / "rejected.jsonl").exists()
+
+
+def test_many_examples_without_sense_end_the_build_before_all_are_paid_for(tmp_path: Path) -> None:
+    def one_good(prompt: str, before: int) -> Reply:
+        return follows(prompt, before) if "makes bees worth" in prompt else "Hm."
+
+    with pytest.raises(ValueError, match=r"nothing of use for 32 examples in a row; .*goes on"):
+        built(tmp_path, one_good, count=150, settings=WRITTEN)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,35 @@ def test_what_would_fail_on_every_response_ends_the_run(
         assert secret not in str(raised.value)
 
 
+@pytest.mark.parametrize("text", ["<html>Welcome</html>", '{"error": {"message": "x"}}', "[]"])
+def test_what_is_no_chat_model_ends_the_run(text: str) -> None:
+    with pytest.raises(ConnectionError, match="answers, but not as a chat model; check the base"):
+        judged(says(Body(text)), max_tries=3)
+    with pytest.raises(ConnectionError, match="not as a chat model"):
+        judged(lambda prompt, before: Failure(500) if before < 2 else Body(text), max_tries=3)
+
+
+def test_a_chat_model_that_stops_making_sense_leaves_verdicts_undecided() -> None:
+    verdict, _, _ = judged(lambda prompt, before: Body("<html>") if before else "Hm.", max_tries=3)
+    assert verdict.undecided
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "htp://user:sk-secret@h/v1",
+        "user:sk-secret@h:8000",
+        "http://user:sk-/?#secret@h:x/v1",
+        "sk-secret@http://h:x/v1?key=sk-secret",
+    ],
+)
+def test_a_password_in_a_wrong_address_is_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match="must start with http") as raised:
+        Endpoint("j", base_url=url)
+    assert "secret" not in str(raised.value) and "sk-" not in str(raised.value)
+    assert "h" in str(raised.value).rpartition("got ")[2]
+
+
 def test_an_endpoint_that_is_down_ends_the_run() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

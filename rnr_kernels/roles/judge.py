@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rnr_kernels.roles.example import Example
 
 JUDGE_PROMPT = Path(__file__).parent / "judge_prompt.txt"
-TITLE = "the judge's prompt"
+PROMPT_TITLE = "the judge's prompt"
 NEEDED_FIELDS = ("requirement", "response")
 LONGEST_REASON = 400
 """Characters of a judge's reason that are kept."""
@@ -46,7 +46,7 @@ class EndpointJudge:
     ) -> None:
         self._endpoint = endpoint
         self._prompt = read_judge_prompt() if prompt is None else prompt
-        check_fields(self._prompt, NEEDED_FIELDS, TITLE)
+        check_fields(self._prompt, NEEDED_FIELDS, PROMPT_TITLE)
         self._stopped = stopped
         self._lock = Lock()
         self.failures = 0
@@ -98,7 +98,7 @@ def read_verdict(reply: str) -> Verdict | None:
 
 def read_judge_prompt(path: Path = JUDGE_PROMPT) -> str:
     """The text of a judge's prompt; ValueError where there is no such text."""
-    return read_prompt(path, TITLE)
+    return read_prompt(path, PROMPT_TITLE)
 
 
 def _mark(texts: Mapping[str, str]) -> str:

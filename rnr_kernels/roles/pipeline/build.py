@@ -22,6 +22,9 @@ from rnr_kernels.roles.pipeline.tally import Tally
 FORMAT = 1
 """Of the journal; one of another format is not gone on with."""
 
+MOST_UNHEARD = 32
+"""Examples in a row for which a model gave nothing of use, until the build ends."""
+
 ProgressCallback = Callable[[int, int], None]
 """(examples that are finished, all that are to be made)."""
 
@@ -54,7 +57,8 @@ def build_dataset(
 
     The same call goes on where one before was ended, even killed: what a model has answered is not
     asked again. Raises ValueError for input that is not as `read_sources` expects it and for a
-    folder with another build, ValueError or OSError where the generator fails for good.
+    folder with another build, ValueError or OSError where the generator fails for good, and where
+    all that comes of it, or of the judge, is of no use.
     """
     settings, prompts = settings or BuildSettings(), prompts or Prompts.read()
     path, folder = Path(instructions), BuildFolder(Path(out))
@@ -94,6 +98,7 @@ def _make_examples(
     finished = set(journal.finished)
     waiting = [source for source in sources if source.index not in finished]
     num_finished = len(sources) - len(waiting)
+    num_unheard = 0
 
     def machines() -> Iterator[tuple[int, Machine]]:
         for source in waiting:
@@ -101,8 +106,15 @@ def _make_examples(
             yield source.index, steps.run()
 
     def count(outcome: Outcome) -> None:
-        nonlocal num_finished
+        nonlocal num_finished, num_unheard
         num_finished += 1
+        num_unheard = num_unheard + 1 if outcome.is_unheard else 0
+        if num_unheard == MOST_UNHEARD:
+            raise ValueError(
+                f"{generator.name} gave nothing of use for {MOST_UNHEARD} examples in a row; for "
+                f"the last: {outcome.reason}; check the model and its endpoint: the same command "
+                "goes on after them"
+            )
         if on_progress is not None:
             on_progress(num_finished, len(sources))
 

@@ -89,9 +89,10 @@ def write_files(
 ) -> Tally:
     """Writes the data set, what is not in it, and the card; returns the counts of all.
 
-    `outcomes` are those of the sources, in their order. Each file appears when it is whole.
+    `outcomes` are those of the sources, in their order. Each file appears when it is whole. Raises
+    ValueError, and writes none, where there is no example because no model gave anything of use.
     """
-    tally = Tally()
+    tally, last = Tally(), ""
     duplicates = _RunDuplicates(sources, settings)
     with ExitStack() as stack:
         table = stack.enter_context(_Table(stack.enter_context(published(folder.table))))
@@ -105,7 +106,13 @@ def write_files(
                 train.write(_line(record))
                 table.add(record)
             else:
+                last = outcome.reason if outcome.is_unheard else last
                 rejected.write(_line(outcome.rejected_record(source.where, generator)))
+        if tally.all_unheard:
+            raise ValueError(
+                f"{generator} gave nothing of use for any of {tally.num_unheard} examples; for the "
+                f"last: {last}; check the model and its endpoint, then name another folder"
+            )
     with published(folder.card) as path:
         path.write_text(card(tally), encoding="utf-8")
     return tally

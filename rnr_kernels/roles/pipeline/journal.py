@@ -33,6 +33,9 @@ class Usage:
     """What a build has cost, with all that it went on from."""
 
     replies: int = 0
+    """Those without words, of requests that failed at all tries, among them."""
+    lost: int = 0
+    """Those alone."""
     num_read: int = 0
     """Tokens, of generators that count them."""
     num_written: int = 0
@@ -47,6 +50,7 @@ class Usage:
             self.verdicts += 1
             return
         self.replies += 1
+        self.lost += bool(heard.problem)
         self.num_read += heard.num_read
         self.num_written += heard.num_written
         self.failures += heard.failures

@@ -53,6 +53,8 @@ class Outcome:
     dropped: tuple[Dropped, ...] = ()
     unreadable: Mapping[str, int] = field(default_factory=dict)
     """Replies that were no JSON as described, by step."""
+    is_unheard: bool = False
+    """It was rejected because a model gave no reply or verdict at all that could be used."""
 
     @property
     def is_accepted(self) -> bool:
@@ -69,6 +71,7 @@ class Outcome:
             "attempts": [asdict(attempt) for attempt in self.attempts],
             "dropped": [asdict(each) for each in self.dropped],
             "unreadable": dict(sorted(self.unreadable.items())),
+            "is_unheard": self.is_unheard,
             "example": self.example.as_record(),
         }
 

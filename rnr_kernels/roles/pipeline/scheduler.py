@@ -62,7 +62,7 @@ class Scheduler:
         self._threads: list[Thread] = []
         self._num_at_generator = 0
         self._num_open = 0
-        self._failed: list[tuple[_Task, Heard]] = []
+        self._failed: list[tuple[_Task, Reply]] = []
 
     def run(
         self,
@@ -72,7 +72,8 @@ class Scheduler:
         """Runs all to their ends.
 
         Raises what the generator or the judge raises, and ConnectionError after `MOST_FAILURES`
-        requests in a row without a reply. What has been heard by then is in the journal.
+        requests in a row without a reply, or where none has had any. What has been heard by then is
+        in the journal.
         """
         at_once = self._generator.in_flight * self._generator.batch_size
         most_queued, most_open = QUEUED * at_once, max(LEAST_OPEN, 2 * QUEUED * at_once)
@@ -179,12 +180,20 @@ class Scheduler:
                     f"({heard.problem}); what is finished is kept: give the same command again"
                 )
             return
-        self._give_up_failed(on_outcome)
         self._hear(task, heard, on_outcome)
+        if isinstance(heard, Reply):
+            self._give_up_failed(on_outcome)
 
     def _give_up_failed(self, on_outcome: Callable[[Outcome], None]) -> None:
         """Ends examples without a reply, once it is known that the generator answers others."""
         failed, self._failed = self._failed, []
+        usage = self._journal.usage
+        if failed and usage.replies == usage.lost:
+            raise ConnectionError(
+                f"{self._generator.name} has answered none of {len(failed)} requests "
+                f"({failed[-1][1].problem}); check the model and its endpoint, then give the same "
+                "command again"
+            )
         for task, heard in failed:
             self._hear(task, heard, on_outcome)
 

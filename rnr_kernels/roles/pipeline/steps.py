@@ -64,10 +64,11 @@ Asking: TypeAlias = Generator[Ask | Judgement, Reply | Verdict, T]
 class _RejectedError(Exception):
     """The example ends here."""
 
-    def __init__(self, step: str, reason: str) -> None:
+    def __init__(self, step: str, reason: str, *, is_unheard: bool = False) -> None:
         super().__init__(step, reason)
         self.step = step
         self.reason = reason
+        self.is_unheard = is_unheard
 
 
 def seed_of(*parts: object) -> int:
@@ -111,11 +112,11 @@ class ExampleSteps:
             yield from self._conflicts()
             response = yield from self._response()
         except _RejectedError as rejected:
-            return self._outcome(rejected.step, rejected.reason)
+            return self._outcome(rejected.step, rejected.reason, is_unheard=rejected.is_unheard)
         self._example = self._example.answered(response)
         return self._outcome()
 
-    def _outcome(self, step: str = "", reason: str = "") -> Outcome:
+    def _outcome(self, step: str = "", reason: str = "", *, is_unheard: bool = False) -> Outcome:
         return Outcome(
             self._source.index,
             self._example,
@@ -125,6 +126,7 @@ class ExampleSteps:
             tuple(self._attempts),
             tuple(self._dropped),
             dict(self._unreadable),
+            is_unheard,
         )
 
     def _role(self) -> Asking[None]:
@@ -237,7 +239,9 @@ class ExampleSteps:
             )
             attempt = yield from self._attempt("repair", mended)
         if not attempt.is_accepted:
-            raise _RejectedError("verification", self._failures(attempt))
+            raise _RejectedError(
+                "verification", self._failures(attempt), is_unheard=self._is_unjudged(attempt)
+            )
         return attempt.response
 
     def _complaint(self, attempt: Attempt) -> str:
@@ -257,6 +261,15 @@ class ExampleSteps:
             if not verdict
         ]
         return "; ".join([CUT] * attempt.is_cut + reasons)
+
+    def _is_unjudged(self, attempt: Attempt) -> bool:
+        """All that is wrong is that there are no verdicts, and there is none."""
+        judged = [
+            verdict
+            for stated, verdict in zip(self._example.checks, attempt.verdicts, strict=True)
+            if stated.requirement.is_judged
+        ]
+        return _is_beyond_repair(attempt) and all(verdict.undecided for verdict in judged)
 
     def _attempt(self, step: str, messages: Sequence[Mapping[str, str]]) -> Asking[Attempt]:
         """A response with its verdicts."""
@@ -328,7 +341,9 @@ class ExampleSteps:
                 {"role": "user", "content": again},
             ]
         raise _RejectedError(
-            step, f"{self._settings.max_readings} replies could not be read: {problem}"
+            step,
+            f"{self._settings.max_readings} replies could not be read: {problem}",
+            is_unheard=True,
         )
 
     def _ask(
@@ -345,7 +360,7 @@ class ExampleSteps:
         reply = yield Ask(step, tuple(messages), seed, example, schema, num_wanted, subject)
         assert isinstance(reply, Reply)
         if reply.problem:
-            raise _RejectedError(step, f"no reply: {reply.problem}")
+            raise _RejectedError(step, f"no reply: {reply.problem}", is_unheard=True)
         try:
             check_text(reply.text, "the reply")
         except ValueError as error:

@@ -41,6 +41,8 @@ class Tally:
     """Those among them in which the role declines the question."""
     rejected: Counter[str] = field(default_factory=Counter)
     """By step."""
+    num_unheard: int = 0
+    """Of the rejected, those for which a model gave nothing that could be used."""
     dropped: int = 0
     """Requirements that were taken out before the response, because of a conflict."""
     unreadable: Counter[str] = field(default_factory=Counter)
@@ -71,6 +73,12 @@ class Tally:
         return self.num_accepted + self.num_plain
 
     @property
+    def all_unheard(self) -> bool:
+        """Whether examples were to be made, and for each of them a model gave nothing of use."""
+        num_failed = self.num_rejected - self.rejected[DUPLICATE]
+        return self.num_accepted == 0 and 0 < num_failed == self.num_unheard
+
+    @property
     def yield_(self) -> Passes:
         """Accepted examples, of all that were to be made."""
         return Passes(self.num_accepted, self.num_accepted + self.num_rejected)
@@ -84,6 +92,7 @@ class Tally:
             self._count_attempts(outcome)
         if not outcome.is_accepted:
             self.rejected[outcome.step] += 1
+            self.num_unheard += outcome.is_unheard
         elif outcome.is_plain:
             self.num_plain += 1
         else:
