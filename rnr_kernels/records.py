@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,9 +51,11 @@ def read_outputs(path: str | Path) -> list[ModelOutput]:
     for where, record in read_records(path, "outputs", EXPECTED_OUTPUTS):
         found = ModelOutput(
             _instruction(record, where),
-            _text(record, "output", where),
-            _text(record, "generator", where),
-            None if record.get("finish_reason") is None else _text(record, "finish_reason", where),
+            text_field(record, ("output",), where, EXPECTED_OUTPUTS),
+            text_field(record, ("generator",), where, EXPECTED_OUTPUTS),
+            None
+            if record.get("finish_reason") is None
+            else text_field(record, ("finish_reason",), where, EXPECTED_OUTPUTS),
         )
         if outputs and found.generator != outputs[0].generator:
             raise ValueError(
@@ -64,14 +66,34 @@ def read_outputs(path: str | Path) -> list[ModelOutput]:
     return outputs
 
 
-def _text(record: Mapping[str, Any], field: str, where: str) -> str:
-    if field not in record:
-        raise ValueError(f"{where}: the field {field!r} is missing; expected {EXPECTED_OUTPUTS}")
-    value = record[field]
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {field!r} must be text, got {type(value).__name__}")
-    check_text(value, f"{where}: {field!r}")
-    return value
+def text_field(record: object, names: Sequence[str], where: str, expected: str) -> str:
+    """The text of the first of some fields that a record has.
+
+    Raises ValueError that says `where`, and what was `expected`, for what is no object, for a
+    record with none of them, and for a value that is no text.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    for name in names:
+        if name in record:
+            value = record[name]
+            if not isinstance(value, str):
+                raise ValueError(f"{where}: {name!r} must be text, got {type(value).__name__}")
+            check_text(value, f"{where}: {name!r}")
+            return value
+    fields = " or ".join(map(repr, names))
+    raise ValueError(f"{where}: the field {fields} is missing; expected {expected}")
+
+
+def record_id(record: Mapping[str, Any], where: str) -> str | None:
+    """A record's `id` as text; None where it is absent or null. ValueError for no text or int."""
+    value = record.get("id")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"{where}: 'id' must be text or a whole number, got {value!r:.60}")
+    check_text(str(value), f"{where}: 'id'")
+    return str(value)
 
 
 def read_records(path: str | Path, kind: str, expected: str) -> list[tuple[str, Any]]:
@@ -186,6 +208,21 @@ def check_writable(path: Path, *, force: bool = False) -> None:
         raise ValueError(f"{path} exists; pass --force to replace it, or name another file")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{path} may not be written; name a file in a folder of yours")
+
+
+def check_apart(inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
+    """ValueError if a file is to be written that is also read, or written a second time.
+
+    Both are given by what errors call them, such as --out.
+    """
+    seen = {path.resolve(): name for name, path in inputs.items()}
+    for name, path in outputs.items():
+        place = path.resolve()
+        if place in seen:
+            raise ValueError(
+                f"{path} is both {seen[place]} and {name}; name another file for one of them"
+            )
+        seen[place] = name
 
 
 class RecordWriter:

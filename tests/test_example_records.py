@@ -1,6 +1,7 @@
 """Examples of roles and rules as records of files, IFEval's among them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def write(path: Path, *records: object) -> Path:
         example("1", NO_COMMA, says("aye"), response="It is.", role=CLERK, in_scope=False),
         example("2", NO_COMMA, role=Role("", "You help."), role_checks=(says("aye"), NO_COMMA)),
         example("3"),
+        replace(example("4", NO_COMMA, role=CLERK), system="You are Bob the pirate.\n"),
+        example("5", NO_COMMA, role=Role("Clerk", "")),
     ],
 )
 def test_a_record_is_read_as_the_example_it_was(whole: Example) -> None:
@@ -61,6 +64,43 @@ def test_a_requirement_without_a_wording_gets_one_and_an_empty_one_is_not_stated
     assert example_of(silent.as_record(), "here") == silent
 
 
+PIRATE = {"role": "system", "content": "You are Bob the pirate. Never name the treasure."}
+
+
+def test_a_system_message_of_a_file_is_kept_to_the_letter() -> None:
+    read = example_of(RECORD | {"messages": [PIRATE, *ASKED]}, "here")
+    assert read.prompt() == [PIRATE, *ASKED] == read.as_record()["messages"]
+    assert read.role_text() == PIRATE["content"]
+    named = example_of(
+        RECORD | {"messages": [PIRATE, *ASKED], "role": {"name": "Bob", "scope": "ships"}}, "here"
+    )
+    assert named.prompt() == [PIRATE, *ASKED]
+    assert named.role_text() == f"{PIRATE['content']}\nIt answers questions about ships."
+
+
+def test_a_blank_system_message_is_none() -> None:
+    blank = {"role": "system", "content": " \n"}
+    read = example_of(RECORD | {"messages": [blank, *ASKED]}, "here")
+    assert read.system_prompt() == "Follow these rules:\n1. No commas."
+
+
+@pytest.mark.parametrize(
+    ("role", "system", "shown"),
+    [
+        ({"name": "Clerk"}, "You are Clerk.\n\nFollow these rules:\n1. No commas.",
+         "You are Clerk."),
+        ({"scope": "tides"}, "Follow these rules:\n1. No commas.",
+         "It answers questions about tides."),
+        ({}, "Follow these rules:\n1. No commas.", "none"),
+    ],
+)  # fmt: skip
+def test_a_role_without_a_description_is_introduced_by_its_name(
+    role: dict[str, str], system: str, shown: str
+) -> None:
+    read = example_of(RECORD | {"role": role}, "here")
+    assert (read.system_prompt(), read.role_text()) == (system, shown)
+
+
 def test_ifevals_records_are_questions_that_state_their_own_requirements() -> None:
     read = example_of(IFEVAL, "here")
     assert read.id == "1001" and read.role is None and read.response is None
@@ -84,6 +124,12 @@ def test_ifevals_records_are_questions_that_state_their_own_requirements() -> No
         ({"requirements": [RULE, {"kind": "free_form:tone"}]}, "requirement 2: .* needs the param"),
         ({"requirements": [RULE | {"parameters": {"n": 1}}]}, "requirement 1: .* no parameter 'n'"),
         ({"requirements": [RULE | {"parameters": "{"}]}, "requirement 1: .* are not JSON"),
+        ({"requirements": [RULE | {"parameters": ""}]}, "requirement 1: .* are not JSON"),
+        ({"requirements": [RULE | {"parameters": []}]}, r"parameters must be an object, got \[\]"),
+        ({"requirements": [RULE | {"parameters": 0}]}, "parameters must be an object, got 0"),
+        ({"requirements": [{"kind": "no_coma"}]}, "did you mean punctuation:no_comma"),
+        ({"id": 1.5}, "'id' must be text or a whole number, got 1.5"),
+        ({"id": True}, "'id' must be text or a whole number, got True"),
         ({"requirements": [RULE | {"wording": 3}]}, "requirement 1: wording must be text, got int"),
         ({"requirements": ["no commas"]}, "requirement 1: a requirement must be an object"),
         ({"role_checks": [RULE, {"kind": "x"}]}, "role check 2: unknown kind of requirement 'x'"),
@@ -111,6 +157,11 @@ def test_ids_tell_examples_apart(tmp_path: Path) -> None:
     unnamed = {name: value for name, value in RECORD.items() if name != "id"}
     read = read_examples(write(tmp_path / "unnamed.jsonl", unnamed, unnamed))
     assert [each.id.rpartition(", ")[2] for each in read] == ["line 1", "line 2"]
+    null = RECORD | {"id": None}
+    read = read_examples(write(tmp_path / "null.jsonl", null, null))
+    assert [each.id.rpartition(", ")[2] for each in read] == ["line 1", "line 2"]
+    assert example_of(RECORD | {"id": 7}, "here").id == "7"
+    assert example_of(IFEVAL | {"key": None}, "here").id == "here"
 
 
 @pytest.mark.parametrize(

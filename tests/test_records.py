@@ -8,6 +8,7 @@ import pytest
 from rnr_kernels.generation import Completion
 from rnr_kernels.records import (
     RecordWriter,
+    check_apart,
     check_writable,
     completion_record,
     read_instructions,
@@ -79,6 +80,18 @@ def test_where_no_file_can_be_written(tmp_path: Path) -> None:
         check_writable(tmp_path / "there")
     check_writable(tmp_path / "there", force=True)
     check_writable(tmp_path / "new")
+
+
+def test_what_is_read_or_written_is_not_written_again(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    other = tmp_path / ".." / tmp_path.name / "a"
+    check_apart({"one": tmp_path / "a", "two": other}, {"--out": tmp_path / "b"})
+    for same in (other, tmp_path / "link"):
+        with pytest.raises(ValueError, match=r"is both one and --out; name another file"):
+            check_apart({"one": tmp_path / "a"}, {"--out": same})
+    with pytest.raises(ValueError, match="is both --out and --chart"):
+        check_apart({}, {"--out": tmp_path / "b", "--chart": tmp_path / "b"})
 
 
 def test_a_missing_file_or_a_folder(tmp_path: Path) -> None:

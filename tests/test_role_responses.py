@@ -63,6 +63,11 @@ def test_repeated_questions_are_matched_by_order_alone(file: Path) -> None:
         read_responses(write(file, *records[::-1]), twins)
 
 
+def test_an_id_of_null_is_none(file: Path) -> None:
+    records = [{"id": None, "prompt": text, "response": text[9]} for text in ASKED]
+    assert read_responses(write(file, *records), EXAMPLES) == ["1", "2", "3"]
+
+
 RECORDS = [{"id": n, "response": "r"} for n in "123"]
 ASKING = [{"prompt": text, "response": "r"} for text in ASKED]
 
@@ -76,7 +81,10 @@ ASKING = [{"prompt": text, "response": "r"} for text in ASKED]
         (ASKING[1:], "1 of 3 examples have no response; the first has the instruction 'Quest"),
         ([*ASKING, ASKING[0]], "line 4: a second response with the instruction 'Question 1"),
         ([*ASKING[:2], {"prompt": "q" * 99, "response": ""}], r"no example has .* 'q{60} \.\.\.'"),
-        ([*RECORDS[:2], {"response": "r"}], "the field 'prompt' or 'instruction' is missing"),
+        ([*RECORDS[:2], {"response": "r"}], "line 3: no 'id', which 2 of 3 records have; give"),
+        ([{**ASKING[0], "id": None}, *RECORDS[1:]], "line 1: no 'id', which 2 of 3 records have"),
+        ([{"response": "r"}], "line 1: the field 'instruction' or 'prompt' is missing"),
+        ([{"id": ["1"], "response": "r"}], r"line 1: 'id' must be text or .* got \['1'\]"),
         ([{"id": "1"}], "line 1: the field 'response' or 'output' is missing; expected one JSON"),
         ([{"id": "1", "response": None}], "line 1: 'response' must be text, got NoneType"),
         ([{"id": "1", "response": "\ud800"}], "line 1: 'response' is not valid Unicode"),

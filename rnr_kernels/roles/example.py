@@ -5,19 +5,22 @@ the last may be the assistant's response), and beside them what the system messa
 `role`, `requirements`, `role_checks`, `in_scope`. Data sets for training and sets for evaluation
 are both such files; TRL and Hugging Face datasets read them as they are. IFEval's own records are
 read too.
+
+A system message of a file is what a model is shown, to the letter; a record without one gets the
+role and the requirements in our words.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
-from rnr_kernels.records import read_records
+from rnr_kernels.records import read_records, record_id
 from rnr_kernels.roles.ifeval import is_ifeval, record_of_ifeval
 from rnr_kernels.roles.requirement import Requirement
 from rnr_kernels.templates import check_text
 
-Messages: TypeAlias = tuple[Mapping[str, str], ...]
+Turns: TypeAlias = tuple[Mapping[str, str], ...]
 """Objects with `role` (user or assistant) and `content`, in turn, the first of them the user's."""
 
 EXPECTED = (
@@ -37,6 +40,10 @@ class Role:
     scope: str = ""
     """What it answers questions about, as a noun phrase; "" for everything."""
 
+    def introduction(self) -> str:
+        """The sentences that tell the model who it is."""
+        return self.description or (f"You are {self.name}." if self.name else "")
+
 
 @dataclass(frozen=True)
 class StatedRequirement:
@@ -55,7 +62,7 @@ class Example:
     """Unlike that of any other example of its file."""
     role: Role | None
     requirements: tuple[StatedRequirement, ...]
-    messages: Messages
+    messages: Turns
     """What comes before the response, without the system message; the last is the user's."""
     response: str | None = None
     in_scope: bool = True
@@ -64,6 +71,9 @@ class Example:
     """How to tell that a response keeps the role: that it signs with the name, say, or declines.
 
     No rules of the system prompt: what follows them is counted apart, as role-following."""
+    system: str | None = None
+    """A system message in words of its own, which is to state role and requirements itself; None
+    for one that is made of them."""
 
     @property
     def instruction(self) -> str:
@@ -76,10 +86,12 @@ class Example:
         return (*self.requirements, *self.role_checks)
 
     def system_prompt(self) -> str:
-        """The system message: the role, then its requirements one a line; "" for neither."""
+        """The system message: its own, else the role, then its requirements one a line; or ""."""
+        if self.system is not None:
+            return self.system
         parts = []
-        if self.role is not None:
-            parts.append(self.role.description)
+        if self.role is not None and (introduction := self.role.introduction()):
+            parts.append(introduction)
         wordings = [each.wording for each in self.requirements if each.wording]
         if wordings:
             lines = [f"{n}. {wording}" for n, wording in enumerate(wordings, start=1)]
@@ -88,10 +100,12 @@ class Example:
 
     def role_text(self) -> str:
         """The role as prompts for other models show it."""
-        if self.role is None:
-            return "none"
-        scope = f"\nIt answers questions about {self.role.scope}." if self.role.scope else ""
-        return self.role.description + scope
+        who = self.system
+        if who is None and self.role is not None:
+            who = self.role.introduction()
+        scope = self.role.scope if self.role is not None else ""
+        lines = [who, scope and f"It answers questions about {scope}."]
+        return "\n".join(line for line in lines if line) or "none"
 
     def conversation_text(self) -> str:
         """The messages as prompts for other models show them."""
@@ -154,12 +168,13 @@ def example_of(record: object, where: str) -> Example:
     for field in ("messages", "requirements"):
         if not _is_list(record.get(field)):
             raise ValueError(f"{where}: {field!r} is missing or no list; expected {EXPECTED}")
-    messages, response = conversation(record["messages"], where)
+    system, messages, response = conversation(record["messages"], where)
     in_scope = record.get("in_scope", True)
     if not isinstance(in_scope, bool):
         raise ValueError(f"{where}: 'in_scope' must be true or false, got {in_scope!r:.60}")
-    return Example(
-        str(record.get("id", where)),
+    name = record_id(record, where)
+    example = Example(
+        where if name is None else name,
         _role(record.get("role"), where),
         _stated(record["requirements"], f"{where}, requirement"),
         messages,
@@ -167,6 +182,9 @@ def example_of(record: object, where: str) -> Example:
         in_scope,
         _stated(record.get("role_checks"), f"{where}, role check"),
     )
+    if not system or system == example.system_prompt():
+        return example
+    return replace(example, system=system)
 
 
 def _stated_record(stated: StatedRequirement) -> dict[str, str]:
@@ -187,7 +205,9 @@ def _stated(value: object, where: str) -> tuple[StatedRequirement, ...]:
             raise ValueError(f"{where} {number}: {error}") from None
         wording = each.get("wording")
         wording = requirement.wording() if wording is None else wording
-        stated.append(StatedRequirement(requirement, _text(wording, f"{where} {number}: wording")))
+        stated.append(
+            StatedRequirement(requirement, _checked_text(wording, f"{where} {number}: wording"))
+        )
     return tuple(stated)
 
 
@@ -201,25 +221,36 @@ def _role(value: object, where: str) -> Role | None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: 'role' must be an object with 'name' and 'description'")
     texts = [
-        _text(value.get(field, ""), f"{where}: role's {field}")
+        _checked_text(value.get(field, ""), f"{where}: role's {field}")
         for field in ("name", "description", "scope")
     ]
     return Role(*texts) if any(texts) else None
 
 
-def conversation(value: Sequence[Any], where: str) -> tuple[Messages, str | None]:
-    """The messages before the response, and the response; the system message is left out.
+class Conversation(NamedTuple):
+    """Messages in their parts."""
+
+    system: str | None
+    """The system message; None for none, or a blank one."""
+    messages: Turns
+    """What comes before the response; the last is the user's."""
+    response: str | None
+
+
+def conversation(value: Sequence[Any], where: str) -> Conversation:
+    """The parts of a list of messages.
 
     ValueError that says `where` for what are no messages in turn, or an empty instruction.
     """
+    system = None
     messages = []
     for number, message in enumerate(value, start=1):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise ValueError(f"{where}, message {number}: must be an object with role and content")
-        content = _text(message.get("content"), f"{where}, message {number}: content")
+        content = _checked_text(message.get("content"), f"{where}, message {number}: content")
         messages.append({"role": message["role"], "content": content})
     if messages and messages[0]["role"] == "system":
-        messages = messages[1:]
+        system = messages.pop(0)["content"]
     roles = [message["role"] for message in messages]
     in_turn = ["user", "assistant"] * ((len(roles) + 1) // 2)
     if not roles or roles != in_turn[: len(roles)]:
@@ -230,10 +261,10 @@ def conversation(value: Sequence[Any], where: str) -> tuple[Messages, str | None
     response = messages.pop()["content"] if roles[-1] == "assistant" else None
     if not messages[-1]["content"].strip():
         raise ValueError(f"{where}: the instruction is empty")
-    return tuple(messages), response
+    return Conversation(system if system and system.strip() else None, tuple(messages), response)
 
 
-def _text(value: object, where: str) -> str:
+def _checked_text(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where} must be text, got {type(value).__name__}")
     check_text(value, where)

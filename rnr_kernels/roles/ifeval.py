@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-FIELDS = ("key", "prompt", "instruction_id_list", "kwargs")
+IFEVAL_FIELDS = ("key", "prompt", "instruction_id_list", "kwargs")
 
 
 def is_ifeval(record: Mapping[str, Any]) -> bool:
@@ -18,11 +18,11 @@ def record_of_ifeval(record: Mapping[str, Any], where: str) -> dict[str, Any]:
     same columns. Raises ValueError that says `where` for a field that is missing, and for lists
     that are not equally long.
     """
-    for field in FIELDS:
+    for field in IFEVAL_FIELDS:
         if field not in record:
             raise ValueError(
                 f"{where}: the field {field!r} is missing; IFEval's records have "
-                f"{', '.join(map(repr, FIELDS))}"
+                f"{', '.join(map(repr, IFEVAL_FIELDS))}"
             )
     kinds, parameters = record["instruction_id_list"], record["kwargs"]
     if not (isinstance(kinds, list) and isinstance(parameters, list)):
@@ -35,7 +35,7 @@ def record_of_ifeval(record: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not all(isinstance(each, Mapping) for each in parameters):
         raise ValueError(f"{where}: each of 'kwargs' must be an object")
     return {
-        "id": str(record["key"]),
+        "id": record["key"],
         "messages": [{"role": "user", "content": record["prompt"]}],
         "requirements": [
             {

@@ -6,6 +6,7 @@ Wang et al. 2024 (RNR) call these rules; in this package a rule changes logits.
 import json
 import random
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,8 +30,19 @@ if TYPE_CHECKING:
 def kind_named(name: str) -> type[Kind]:
     """The kind of that name; ValueError for none of `KINDS`."""
     if name not in KINDS:
-        raise ValueError(f"unknown kind of requirement {name!r}; known: {', '.join(KINDS)}")
+        nearest = _nearest(name)
+        hint = f"did you mean {nearest}? " if nearest else ""
+        raise ValueError(f"unknown kind of requirement {name!r}; {hint}known: {', '.join(KINDS)}")
     return KINDS[name]
+
+
+def _nearest(name: str) -> str | None:
+    """The kind whose name is most like this one, with its family or without; None for none."""
+    of_name = {kind.rpartition(":")[2]: kind for kind in KINDS} | {kind: kind for kind in KINDS}
+    for wanted in (name, name.rpartition(":")[2]):
+        if found := get_close_matches(wanted, of_name, n=1):
+            return of_name[found[0]]
+    return None
 
 
 class Requirement:
@@ -60,7 +72,9 @@ class Requirement:
         """From {"kind": ..., "parameters": {...}}; parameters may be JSON text, as in Parquet."""
         if not isinstance(record, Mapping) or not isinstance(record.get("kind"), str):
             raise ValueError(f"a requirement must be an object with a 'kind', got {record!r:.80}")
-        parameters = record.get("parameters") or {}
+        parameters = record.get("parameters")
+        if parameters is None:
+            parameters = {}
         if isinstance(parameters, str):
             try:
                 parameters = json.loads(parameters)

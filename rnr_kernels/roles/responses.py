@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnr_kernels.generation import Completion, StepCallback, generate
-from rnr_kernels.records import read_records
+from rnr_kernels.records import INSTRUCTION_FIELDS, read_records, record_id, text_field
 from rnr_kernels.roles.example import Example
 from rnr_kernels.sampling import GREEDY, Sampling
-from rnr_kernels.templates import PromptTemplate, check_text
+from rnr_kernels.templates import PromptTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 RESPONSE_FIELDS = ("response", "output")
-INSTRUCTION_FIELDS = ("prompt", "instruction")
 EXPECTED = (
     "one JSON object a line with a 'response' (or 'output') and the example's 'id', or its "
     "'instruction' (or 'prompt'), as rnr-kernels generate --out and IFEval have it"
@@ -31,15 +30,16 @@ def read_responses(
 
     They are told apart by `id`. Without, the records answer the examples in their order, or the
     last question of each example is unlike any other's. Raises ValueError that names the record or
-    the example for a field that is missing or no text, an example without a response or with two,
-    and a response to something else.
+    the example for a field that is missing or no text, an id that only others have, an example
+    without a response or with two, and a response to something else.
     """
     records = read_records(path, "responses", EXPECTED)
-    texts = [(where, _text(record, RESPONSE_FIELDS, where)) for where, record in records]
-    if all("id" in record for _, record in records):
-        keys = [str(record["id"]) for _, record in records]
+    texts = [
+        (each, text_field(record, RESPONSE_FIELDS, each, EXPECTED)) for each, record in records
+    ]
+    if keys := _ids(records):
         return _matched([example.id for example in examples], keys, texts, limit, "the id")
-    asked = [_text(record, INSTRUCTION_FIELDS, where) for where, record in records]
+    asked = [text_field(record, INSTRUCTION_FIELDS, each, EXPECTED) for each, record in records]
     questions = [example.instruction for example in examples]
     if asked == questions[: len(asked)] and len(asked) >= len(questions[:limit]):
         return [text for _, text in texts][:limit]
@@ -50,6 +50,19 @@ def read_responses(
             "examples' order; give each record the 'id' of its example"
         )
     return _matched(questions, asked, texts, limit, "the instruction")
+
+
+def _ids(records: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The ids of all records; none if none has one."""
+    found = [record_id(record, where) for where, record in records]
+    ids = [each for each in found if each is not None]
+    if ids and len(ids) < len(found):
+        where = records[found.index(None)][0]
+        raise ValueError(
+            f"{where}: no 'id', which {len(ids)} of {len(found)} records have; give all of them "
+            "the 'id' of their example, or none"
+        )
+    return ids
 
 
 def _matched(
@@ -77,21 +90,6 @@ def _matched(
             f"{_shown(missing[0])}"
         )
     return [found[key] for key in wanted]
-
-
-def _text(record: Any, names: Sequence[str], where: str) -> str:
-    if not isinstance(record, Mapping):
-        raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}")
-    for name in names:
-        if name in record:
-            if not isinstance(record[name], str):
-                kind = type(record[name]).__name__
-                raise ValueError(f"{where}: {name!r} must be text, got {kind}")
-            check_text(record[name], f"{where}: {name!r}")
-            return str(record[name])
-    raise ValueError(
-        f"{where}: the field {' or '.join(map(repr, names))} is missing; expected {EXPECTED}"
-    )
 
 
 def _shown(text: str) -> str:

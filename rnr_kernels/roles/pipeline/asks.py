@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any, Protocol
 
-from rnr_kernels.roles.example import Example, Messages
+from rnr_kernels.roles.example import Example
+from rnr_kernels.templates import Messages
 
 STEPS = ("role", "requirements", "conflict", "response", "repair", "judge")
 """In the order in which an example takes them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rnr_kernels.records import ALPACA_INPUT, INSTRUCTION_FIELDS, read_records
-from rnr_kernels.roles.example import Messages, conversation
+from rnr_kernels.roles.example import Turns, conversation
 from rnr_kernels.templates import check_text
 
 EXPECTED = (
@@ -25,7 +25,7 @@ class Source:
     """Its place in the input, from 0."""
     where: str
     """The same in words, as errors have it."""
-    messages: Messages
+    messages: Turns
     """The last is the user's, and is to be answered."""
     response: str | None
     """The answer that came with it."""
@@ -44,7 +44,7 @@ def read_sources(path: str | Path) -> list[Source]:
     """
     found = []
     for index, (where, record) in enumerate(read_records(path, "instructions", EXPECTED)):
-        messages, response = conversation(_messages(record, where), where)
+        _, messages, response = conversation(_messages(record, where), where)
         place = where.removeprefix(f"{Path(path)}, ")
         found.append(Source(index, place, messages, response))
     return found
@@ -74,17 +74,17 @@ def _messages(record: object, where: str) -> Sequence[Any]:
 
 
 def _instruction(record: Mapping[str, Any], field: str, where: str) -> Sequence[Any]:
-    asked = _text(record, field, where)
+    asked = _optional_text(record, field, where)
     if not asked.strip():
         raise ValueError(f"{where}: the instruction is empty")
     # A prompt's own "input" would be something else: Alpaca's stands beside an instruction.
-    if field == "instruction" and _text(record, "input", where).strip():
+    if field == "instruction" and _optional_text(record, "input", where).strip():
         asked = ALPACA_INPUT.format(instruction=asked, input=record["input"])
-    answers = [_text(record, each, where) for each in RESPONSE_FIELDS]
+    answers = [_optional_text(record, each, where) for each in RESPONSE_FIELDS]
     return _in_turn([asked, *[answer for answer in answers if answer.strip()][:1]])
 
 
-def _text(record: Mapping[str, Any], field: str, where: str) -> str:
+def _optional_text(record: Mapping[str, Any], field: str, where: str) -> str:
     value = record.get(field)
     if value is None:
         return ""
