@@ -1,5 +1,6 @@
-"""Bootstrap intervals: how far a mean over prompts and training seeds may be trusted."""
+"""Intervals, most by bootstrap: how far a mean over prompts and training seeds may be trusted."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,8 @@ Array = NDArray[np.float64]
 NUM_DRAWS = 2000
 NUM_BAND_DRAWS = 500
 COVERAGE = 0.95
+ROUNDING = 1e-9
+"""Of a count that is a whole number but for the last bits."""
 
 
 def bootstrap_interval(
@@ -50,6 +53,40 @@ def ratio_interval(
         for one, other in _draws((above, below), num_draws, seed)
     ]
     return _ends(results)
+
+
+def exact_interval(count: float, total: int) -> tuple[float, float]:
+    """95 % interval of a share, `count` of `total` trials (Clopper and Pearson 1934).
+
+    A count between two whole numbers gets the lower end of the one below and the upper end of the
+    one above. Raises ValueError for no trials, and for a count that is not from 0 to `total`.
+    """
+    if total < 1 or not 0 <= count <= total:
+        raise ValueError(f"count must be from 0 to total, at least 1, got {count} of {total}")
+    below, above = math.floor(count + ROUNDING), math.ceil(count - ROUNDING)
+    # The upper end for so many successes is 1 less the lower end for as many failures.
+    return _lower_end(below, total), 1 - _lower_end(total - above, total)
+
+
+def _lower_end(count: int, total: int) -> float:
+    """The share at which `count` successes or more have the probability of one tail."""
+    if count == 0:
+        return 0.0
+    tail = (1 - COVERAGE) / 2
+    if count == total:
+        return float(tail ** (1 / total))
+    counts = range(count, total + 1)
+    whole = math.lgamma(total + 1)
+    ways = np.array([whole - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in counts])
+    found = np.arange(count, total + 1)
+    low, high = 0.0, count / total
+    while low < (middle := (low + high) / 2) < high:
+        logs = ways + found * math.log(middle) + (total - found) * math.log1p(-middle)
+        if np.exp(logs).sum() < tail:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def mean_bands(

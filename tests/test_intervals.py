@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnr_kernels.intervals import bootstrap_interval, mean_bands, ratio_interval
+from rnr_kernels.intervals import bootstrap_interval, exact_interval, mean_bands, ratio_interval
 
 
 def test_an_interval_holds_the_mean_and_shrinks_to_a_point_without_variation() -> None:
@@ -119,3 +119,28 @@ def test_bands_leave_out_the_prompts_without_a_value() -> None:
 def test_bands_of_other_values_are_refused(values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mean_bands(values)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "ends"),
+    [
+        (0, 1, (0.0, 0.975)),
+        (1, 1, (0.025, 1.0)),
+        (0.5, 1, (0.0, 1.0)),
+        (1, 10, (0.002528579, 0.445016117)),
+        (9, 10, (0.554983883, 0.997471421)),
+        (50, 1000, (0.037335395, 0.065390489)),
+        (3.5, 10, (0.066739511, 0.737621923)),
+        (0.1 * 3 * 10, 10, (0.066739511, 0.652452850)),
+    ],
+)
+def test_an_exact_interval_is_clopper_and_pearsons(
+    count: float, total: int, ends: tuple[float, float]
+) -> None:
+    assert exact_interval(count, total) == pytest.approx(ends, abs=1e-8)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 0), (-1, 3), (4, 3)])
+def test_a_share_without_sense_is_refused(count: float, total: int) -> None:
+    with pytest.raises(ValueError, match="count must be from 0 to total"):
+        exact_interval(count, total)

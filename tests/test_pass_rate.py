@@ -12,6 +12,7 @@ from rnr_kernels.roles.example import Example, StatedRequirement
 from rnr_kernels.roles.findings import Findings, role_checks
 from rnr_kernels.roles.pass_rate import PassRate, pass_rate
 from rnr_kernels.roles.rates import Rate
+from rnr_kernels.roles.requirement import Requirement
 from rnr_kernels.roles.verdict import Verdict
 
 
@@ -84,6 +85,18 @@ def test_a_rate_of_none_or_all_has_an_exact_interval(count: int, margin: float) 
     for rate in (every.all_followed, every.each_followed):
         assert rate is not None
         assert rate.strict.interval == (pytest.approx(1 - margin, abs=1e-12), 1.0)
+
+
+def test_equal_partial_shares_are_not_certain() -> None:
+    digits = example("1", NO_COMMA, Requirement("characters:no_digits"))
+    (one,) = [pass_rate([digits], ["a, b"]).each_followed]
+    assert one is not None and (one.strict.followed, one.strict.total) == (1, 2)
+    assert one.strict.interval == (0.0, 1.0)
+    ten = [replace(digits, id=str(n)) for n in range(10)]
+    every = pass_rate(ten, ["a, b"] * 10).each_followed
+    # 5 of 10, as tables of Clopper and Pearson's interval have it.
+    assert every is not None
+    assert every.strict.interval == pytest.approx((0.187086, 0.812914), abs=1e-6)
 
 
 def test_given_responses_take_the_place_of_the_examples_own() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rnr_kernels.intervals import COVERAGE, ratio_interval
+from rnr_kernels.intervals import exact_interval, ratio_interval
 from rnr_kernels.roles.findings import Finding
 
 
@@ -15,7 +15,7 @@ class Share:
     followed: int
     total: int
     interval: tuple[float, float]
-    """95 %, by bootstrap over examples; exact where all of them agree."""
+    """95 %, by bootstrap over examples; exact where all of them have the same share."""
 
     @property
     def value(self) -> float:
@@ -87,15 +87,11 @@ def _rate(rows: list[tuple[int, int, int]]) -> Rate | None:
 
 
 def _share(followed: list[int], totals: list[int]) -> Share:
-    if followed in ([0] * len(totals), totals):
-        # Every draw of a bootstrap would be the same, as if such a rate were certain.
-        interval = _end_interval(len(totals), all_followed=any(followed))
+    every, all_of = sum(followed), sum(totals)
+    if all(f * all_of == every * total for f, total in zip(followed, totals, strict=True)):
+        # Every draw of a bootstrap would be the same, as if such a rate were certain. So examples
+        # count as wholes: as if a share of them followed everything, and the others nothing.
+        interval = exact_interval(len(totals) * every / all_of, len(totals))
     else:
         interval = ratio_interval(followed, totals)
-    return Share(sum(followed), sum(totals), interval)
-
-
-def _end_interval(num_examples: int, *, all_followed: bool) -> tuple[float, float]:
-    """The exact interval of a share of none, or of all (Clopper and Pearson 1934)."""
-    margin = 1 - ((1 - COVERAGE) / 2) ** (1 / num_examples)
-    return (1 - margin, 1.0) if all_followed else (0.0, margin)
+    return Share(every, all_of, interval)
