@@ -129,3 +129,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return int(stopped.value.code or 0), printed.out, printed.err
 
     return call
+
+
+@pytest.fixture
+def evaluate(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+        code, out, err = run("roles", "evaluate", *arguments)
+        assert "sk-secret" not in out + err
+        return code, out, err
+
+    return call

@@ -114,6 +114,16 @@ def test_prompts_are_written_edited_and_used(run: Run, source: Path, tmp_path: P
          "the kind 'x' is unknown"),
         (["{source}", "--out", "{out}", "--generator", "templates", "--min-requirements", "7"],
          "num_requirements must be the least, then the most, got (7, 6)"),
+        (["{source}", "--out", "{out}", "--generator", "templates", "--model", "m"],
+         "--model belongs to --generator endpoint or local; add that, or leave it out"),
+        (["{source}", "--out", "{out}", "--generator", "endpoint", "--model", "m", "--dtype", "x"],
+         "--dtype belongs to --generator local"),
+        (["{source}", "--out", "{out}", "--generator", "local", "--wrong", "0.3"],
+         "--wrong belongs to --generator templates"),
+        (["{source}", "--out", "{out}", "--generator", "templates", "--judge-base-url", "http://h"],
+         "--judge-base-url belongs to --judge-model"),
+        (["{source}", "--out", "{out}", "--generator", "templates", "--max-tries", "2"],
+         "--max-tries belongs to --generator endpoint or --judge-model"),
         (["nowhere.json", "--out", "{out}", "--generator", "templates"],
          "nowhere.json does not exist"),
         (["{source}", "--prompts", "{out}", "--dry-run"], "does not exist"),
@@ -126,6 +136,16 @@ def test_a_mistake_is_one_sentence(
     code, out, err = run("roles", "build", *(each.format(**places) for each in arguments))
     assert code == 2 and out == "" and words in " ".join(err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "settings.json"])
+def test_the_instructions_are_never_built_over(run: Run, source: Path, name: str) -> None:
+    out = source.parent / "out"
+    out.mkdir()
+    source.rename(out / name)
+    before = (out / name).read_bytes()
+    code, _, err = run("roles", "build", out / name, "--generator", "templates", "--out", out)
+    assert code == 2 and "name another folder" in err and (out / name).read_bytes() == before
 
 
 def test_a_wrong_record_is_named(run: Run, tmp_path: Path) -> None:

@@ -9,42 +9,14 @@ from typing import Any
 
 import pytest
 from fake_endpoint import CUT, Failure, Reply, fake_endpoint
+from role_evaluations import JUDGE, PLAIN, rows, write, write_responses
 from role_examples import CLERK, NO_COMMA, THREE, example
 
 from rnr_kernels import __version__
 from rnr_kernels import endpoint as endpoint_module
 from rnr_kernels.cli import roles_evaluate
-from rnr_kernels.roles.example import Example
 
 Run = Callable[..., tuple[int, str, str]]
-
-PLAIN = [
-    example("1", NO_COMMA, response="It is aye."),
-    example("2", NO_COMMA, response="Well, sure:\nIt is."),
-    example("3", NO_COMMA, response="No, no."),
-]
-
-
-@pytest.fixture
-def evaluate(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-        code, out, err = run("roles", "evaluate", *arguments)
-        assert "sk-secret" not in out + err
-        return code, out, err
-
-    return call
-
-
-def write(path: Path, examples: list[Example]) -> Path:
-    path.write_text("\n".join(json.dumps(each.as_record()) for each in examples))
-    return path
-
-
-def write_responses(path: Path, texts: list[str]) -> Path:
-    records = [{"id": str(n), "response": text} for n, text in enumerate(texts, start=1)]
-    path.write_text("\n".join(map(json.dumps, records)))
-    return path
 
 
 @pytest.fixture
@@ -55,14 +27,6 @@ def plain(tmp_path: Path) -> Path:
 @pytest.fixture
 def judged(tmp_path: Path) -> Path:
     return write(tmp_path / "judged.jsonl", THREE)
-
-
-def rows(out: str) -> dict[str, list[str]]:
-    """The printed lines by their labels: n, and the rates in percent."""
-    lines = re.findall(r"^ *(\S.*?) {2,}([\d,]+) (.*\N{EN DASH}.*)$", out, re.MULTILINE)
-    return {
-        label: [n, *re.findall(r"([\d.]+) +[\d.]+\N{EN DASH}", rates)] for label, n, rates in lines
-    }
 
 
 def test_the_examples_own_responses_count(evaluate: Run, plain: Path, tmp_path: Path) -> None:
@@ -79,7 +43,8 @@ def test_the_examples_own_responses_count(evaluate: Run, plain: Path, tmp_path: 
     record = json.loads(out.read_text())
     assert record["settings"]["examples"] == str(plain) and record["settings"]["judge"] is None
     assert record["versions"]["rnr_kernels"] == __version__
-    assert set(record["versions"]) == {"rnr_kernels", "py3langid", "sentencex"}
+    assert set(record["versions"]) == {"rnr_kernels", "py3langid", "regex", "sentencex"}
+    assert record["settings"]["systems"] == {"plain": str(plain)}
     (system,) = record["systems"]
     assert system["name"] == "plain" and system["rates"]["all_followed"]["loose"]["followed"] == 2
     reasons = [each["requirements"][0]["reason"] for each in system["examples"]]
@@ -234,6 +199,25 @@ def test_finished_examples_are_kept_when_the_endpoint_ends_the_run(
     assert [each["id"] for each in system["examples"]] == ["1", "2"]
 
 
+def test_a_part_of_the_table_without_rows_has_no_title(evaluate: Run, tmp_path: Path) -> None:
+    examples = [example("1", role=CLERK, role_checks=(NO_COMMA,), response="x")]
+    code, out, _ = evaluate(write(tmp_path / "roles.jsonl", examples))
+    assert code == 0 and rows(out) == {"role kept, in scope": ["1", "100.0", "100.0"]}
+    assert "by number" not in out and "by kind" not in out
+
+
+def test_brackets_in_names_are_shown_as_they_are(
+    evaluate: Run, plain: Path, tmp_path: Path
+) -> None:
+    a = write_responses(tmp_path / "[red]a.jsonl", ["x", "x", "x"])
+    b = write_responses(tmp_path / "[b]b.jsonl", ["x", "x", "x"])
+    out = tmp_path / "[blue]out.json"
+    code, printed, err = evaluate(plain, "--responses", a, "--responses", b, "--out", out)
+    assert (code, err) == (0, "")
+    assert re.search(r"n +\[red\]a +\[b\]b *\n", printed)
+    assert f"examples in {out}\n" in printed
+
+
 def test_finished_examples_are_kept_after_ctrl_c(
     evaluate: Run, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,65 +236,6 @@ def test_finished_examples_are_kept_after_ctrl_c(
     assert code == 130 and "finished examples kept in" in err and not out.exists()
     (system,) = json.loads((tmp_path / "out.partial.json").read_text())["systems"]
     assert len(system["examples"]) == 1
-
-
-JUDGE = ["--judge-model", "j", "--base-url", "http://127.0.0.1:1/v1"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["JUDGED"], "2 of 3 examples, the first of them '1', have requirements in free words"),
-        (["JUDGED"], "name one (--judge-model), or leave such requirements out (--skip-judged)"),
-        (["JUDGED", *JUDGE], "cannot connect to http://127.0.0.1:1/v1"),
-        (["JUDGED", *JUDGE, "--skip-judged"], "give one of them"),
-        (["JUDGED", *JUDGE[:2], "--base-url", "h:8000"], "must start with http://"),
-        (["JUDGED", *JUDGE, "--judge-prompt", "PLAIN"], "lacks {requirement}, {response}"),
-        (["PLAIN", "--base-url", "http://h"], "--base-url belongs to --judge-model"),
-        (["PLAIN", "--judge-prompt", "PLAIN"], "--judge-prompt belongs to --judge-model"),
-        (["ABSENT"], "the examples file", ),
-        (["PLAIN", "--responses", "ABSENT"], "the responses file"),
-        (["PLAIN", "--responses", "SHORT"], "2 of 3 examples have no response"),
-        (["PLAIN", "--responses", "SHORT", "--responses", "SHORT"], "is given twice"),
-        (["PLAIN", *["--responses", "SHORT"] * 2, "--model", "m"], "at most 2 systems are comp"),
-        (["UNANSWERED"], "example '1' has no response; give the responses"),
-        (["PLAIN", "--out", "FOLDER"], "is a folder; name a file in it"),
-        (["PLAIN", "--out", "JUDGED"], "exists; pass --force"),
-        (["PLAIN", "--chart", "NEW"], "the chart's file must end in .png, .svg, .pdf"),
-        (["UNKNOWN"], "line 1, requirement 1: unknown kind of requirement 'length:long'"),
-        (["RANGE"], "line 1, requirement 1: length_constraints:number_words: num_words must be"),
-        (["PLAIN", "--model", "embedded", "--template", "none"], "template must be tags, chat"),
-        (["PLAIN", "--model", "no/such/model"], "no/such/model"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
-def test_a_mistake_is_one_sentence_and_nothing_is_written(
-    evaluate: Run, plain: Path, judged: Path, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    record = PLAIN[0].as_record()
-    unknown, out_of_range = tmp_path / "unknown.jsonl", tmp_path / "range.jsonl"
-    unknown.write_text(json.dumps(record | {"requirements": [{"kind": "length:long"}]}))
-    words = {"relation": "at least", "num_words": -3}
-    too_few = {"kind": "length_constraints:number_words", "parameters": words}
-    out_of_range.write_text(json.dumps(record | {"requirements": [too_few]}))
-    places = {
-        "PLAIN": plain, "JUDGED": judged, "FOLDER": tmp_path, "NEW": tmp_path / "new.jpg",
-        "ABSENT": tmp_path / "absent.jsonl", "UNKNOWN": unknown, "RANGE": out_of_range,
-        "SHORT": write_responses(tmp_path / "short.jsonl", ["x"]),
-        "UNANSWERED": write(tmp_path / "unanswered.jsonl", [example("1", NO_COMMA)]),
-    }  # fmt: skip
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    code, out, err = evaluate(*[places.get(argument, argument) for argument in arguments])
-    assert code == 2 and out == ""
-    assert message in err and err.count("\n") == 1 and "Traceback" not in err
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_a_wrong_key_is_named_without_being_shown(evaluate: Run, judged: Path) -> None:
-    with fake_endpoint(lambda prompt, before: Failure(401)) as server:
-        code, _, err = evaluate(judged, "--judge-model", "j", "--base-url", server.url)
-    assert code == 2 and "refuses the key (HTTP 401); set OPENAI_API_KEY" in err
-    assert "aye" not in err
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -24,6 +25,18 @@ Without = Annotated[
 Template = Annotated[
     str, typer.Option(help="tags, chat, plain, or a text file with {instruction}.")
 ]
+
+
+def check_belong(context: typer.Context, names: Iterable[str], owner: str) -> None:
+    """ValueError for one of these parameters that was given without the option it belongs to.
+
+    What has a default is told from what was given: it would be left unused without a word.
+    """
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} belongs to {owner}; add that, or leave it out")
 
 
 NO_RULES = "none"

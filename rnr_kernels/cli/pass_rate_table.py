@@ -34,19 +34,21 @@ def rates_table(systems: Mapping[str, PassRate]) -> Table:
     table.add_column("%, with 95 % intervals", no_wrap=True, overflow="ellipsis")
     table.add_column("n", justify="right", no_wrap=True)
     for name in systems if both_sides else ("strict", "loose"):
-        table.add_column(name, justify="right", no_wrap=True, overflow="ellipsis", width=CELL_WIDTH)
+        # A name of the user's as it is: brackets in it are no markup.
+        table.add_column(
+            Text(name), justify="right", no_wrap=True, overflow="ellipsis", width=CELL_WIDTH
+        )  # fmt: skip
     for title, rows in _sections(rates).items():
-        if title:
+        shown = [(label, found) for label, found in rows if any(found)]
+        if title and shown:
             table.add_row()
             table.add_row(Text(title, "bold"))
-        for label, found in rows:
-            if not any(found):
-                continue
+        for label, found in shown:
             total = next(rate.strict.total for rate in found if rate is not None)
             shares: list[Share | None] = [None if r is None else r.strict for r in found]
             if not both_sides:
                 shares.append(None if found[0] is None else found[0].loose)
-            table.add_row(label, f"{total:,}", *map(_cell, shares))
+            table.add_row(Text(label), f"{total:,}", *map(_cell, shares))
     return table
 
 

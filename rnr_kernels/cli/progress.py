@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rnr_kernels.analysis.run import ShiftProgress
@@ -69,7 +70,7 @@ class GenerationProgress(_Bar):
 
     def describe(self, text: str) -> None:
         """Names what runs now."""
-        self._progress.update(self._task, description=text)
+        self._progress.update(self._task, description=escape(text))
 
     def on_step(self, batch: Sequence[Completion]) -> None:
         """Counts the tokens of one step."""

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rnr_kernels.cli import INTERRUPTED
-from rnr_kernels.cli.options import Template, combined_rules
+from rnr_kernels.cli.options import Template, check_belong, combined_rules
 from rnr_kernels.cli.progress import counting_progress
 from rnr_kernels.cli.startup import collection_paused, quiet_transformers
 from rnr_kernels.endpoint import MAX_TRIES, Endpoint
@@ -30,9 +30,17 @@ from rnr_kernels.sampling import Sampling
 
 GENERATORS = ("endpoint", "local", "templates")
 ROLES = ("model", "templates")
+OF_GENERATOR = {
+    "endpoint": ("base_url", "requests_in_flight"),
+    "local": ("batch_size", "rules", "template", "device", "dtype"),
+    "templates": ("wrong", "mends"),
+}
+"""Which parameters one generator alone has a use for."""
+OF_MODELS = ("model", "temperature", "max_tokens")
 
 
 def build_command(
+    context: typer.Context,
     instructions: Annotated[
         Path | None,
         typer.Argument(
@@ -151,6 +159,7 @@ def build_command(
         raise ValueError(f"--generator must be {', '.join(GENERATORS)}, got {generator!r}")
     if roles not in ROLES:
         raise ValueError(f"--roles must be {' or '.join(ROLES)}, got {roles!r}")
+    _check_used(context, generator, has_judge=judge_model is not None)
     if generator == "endpoint":
         chosen: Generator = EndpointGenerator(
             Endpoint(
@@ -210,6 +219,19 @@ def build_command(
     console.print(_summary(built))
 
 
+def _check_used(context: typer.Context, generator: str, *, has_judge: bool) -> None:
+    """ValueError for an option that this generator would leave unused."""
+    for owner, names in OF_GENERATOR.items():
+        if owner != generator:
+            check_belong(context, names, f"--generator {owner}")
+    if generator == "templates":
+        check_belong(context, OF_MODELS, "--generator endpoint or local")
+    if not has_judge:
+        check_belong(context, ["judge_base_url"], "--judge-model")
+        if generator != "endpoint":
+            check_belong(context, ["max_tries"], "--generator endpoint or --judge-model")
+
+
 def _named(model: str | None, what: str) -> str:
     if model is None:
         raise ValueError(f"--model is missing: {what}")
@@ -262,4 +284,4 @@ def _show_dry_run(console: Console, found: DryRun) -> None:
         f"{found.num_sources:,} instructions: {found.num_duplicates:,} near duplicates are left "
         f"out, about {found.num_plain:,} become plain examples."
     )
-    console.print(found.how)
+    console.print(escape(found.how))

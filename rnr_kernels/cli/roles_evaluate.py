@@ -5,17 +5,19 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from rnr_kernels import __version__
 from rnr_kernels.cli import INTERRUPTED
-from rnr_kernels.cli.options import Template
+from rnr_kernels.cli.options import Template, check_belong
 from rnr_kernels.cli.pass_rate_table import notes, rates_table
 from rnr_kernels.cli.progress import GenerationProgress, counting_progress
 from rnr_kernels.cli.startup import collection_paused, quiet_transformers
@@ -23,19 +25,26 @@ from rnr_kernels.durable import published
 from rnr_kernels.endpoint import MAX_TRIES, Endpoint
 from rnr_kernels.generation import Completion
 from rnr_kernels.loading import display_name, load_model, load_tokenizer
-from rnr_kernels.records import RecordWriter, check_writable
+from rnr_kernels.records import RecordWriter, check_apart, check_writable
 from rnr_kernels.roles.chart import MOST_SYSTEMS, check_chart, write_chart
-from rnr_kernels.roles.evaluation import Evaluation, system_records
+from rnr_kernels.roles.evaluation import Evaluation, check_decided, system_records
 from rnr_kernels.roles.example import Example, read_examples
-from rnr_kernels.roles.findings import Findings, check_unjudged
+from rnr_kernels.roles.findings import Findings, check_something_counts, check_unjudged
 from rnr_kernels.roles.judge import EndpointJudge, read_judge_prompt
 from rnr_kernels.roles.pass_rate import REQUESTS_IN_FLIGHT, PassRate, pass_rate, pass_rate_of
 from rnr_kernels.roles.responses import answer, read_responses
 from rnr_kernels.sampling import Sampling
 from rnr_kernels.templates import prompt_template
 
-CHECKING_PACKAGES = ("py3langid", "sentencex")
+CHECKING_PACKAGES = ("py3langid", "regex", "sentencex")
 """Whose versions may change what a check says."""
+ANSWERING = (
+    "template", "max_new_tokens", "batch_size", "temperature", "seed", "device", "dtype",
+)  # fmt: skip
+JUDGING = ("base_url", "judge_prompt", "requests_in_flight", "max_tries")
+"""Parameters without a use where no model answers, and where none judges."""
+FIRST_EXAMPLES = 32
+"""After so many it is seen whether the judge makes any sense: the others cost money too."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ class Answering:
 
 
 def evaluate_command(
+    context: typer.Context,
     examples: Annotated[
         Path,
         typer.Argument(
@@ -148,20 +158,31 @@ def evaluate_command(
     McNemar's exact test.
     """
     sources = _sources(examples, responses, model)
+    if not model:
+        check_belong(context, ANSWERING, "--model")
+    if judge_model is None:
+        check_belong(context, JUDGING, "--judge-model")
     stopped = Event()
     judge = _judge(judge_model, base_url, judge_prompt, max_tries, stopped)
     if judge is not None and skip_judged:
         raise ValueError("--skip-judged leaves out what --judge-model judges; give one of them")
     kept_responses = _response_files(out, model)
-    for path in (out, chart, *kept_responses.values()):
-        if path is not None:
-            check_writable(path, force=force)
+    partial = None if out is None else out.with_name(f"{out.stem}.partial{out.suffix}")
+    outputs = {"--out": out, "--chart": chart, "what is kept of a run that stops": partial}
+    outputs |= {f"the responses of {display_name(m)}": p for m, p in kept_responses.items()}
+    written = {name: path for name, path in outputs.items() if path is not None}
+    read = {"the file of examples": examples, "--judge-prompt": judge_prompt}
+    read |= {f"--responses {path}": path for path in responses}
+    check_apart({name: path for name, path in read.items() if path is not None}, written)
+    for path in written.values():
+        check_writable(path, force=force)
     if chart is not None:
         check_chart(chart)
     everything = read_examples(examples)
     asked = everything[:limit]
     if judge is None and not skip_judged:
         check_unjudged(asked)
+    check_something_counts(asked, has_judge=judge is not None)
     given = {
         name: read_responses(source, everything, limit)
         for name, source in sources.items()
@@ -175,7 +196,7 @@ def evaluate_command(
         "settings": {
             "examples": str(examples),
             "limit": limit,
-            "systems": {name: str(source) for name, source in sources.items()},
+            "systems": {name: str(source or examples) for name, source in sources.items()},
             "judge": None if judge is None else {"model": judge.name, "endpoint": judge.place},
             "skip_judged": skip_judged,
             "answering": asdict(answering) if model else None,
@@ -188,7 +209,7 @@ def evaluate_command(
         with counting_progress("checked") as bar:
             for name in sources:
                 found[name] = []
-                task = bar.add_task(name, total=len(asked))
+                task = bar.add_task(escape(name), total=len(asked))
                 systems[name] = pass_rate(
                     asked,
                     given.get(name),
@@ -197,10 +218,10 @@ def evaluate_command(
                     requests_in_flight=requests_in_flight,
                     on_findings=_both(found[name], bar, task),
                 )
+                check_decided(chain.from_iterable(found.values()))
     except (KeyboardInterrupt, ValueError, OSError) as error:
         stopped.set()  # or requests that fail would be tried again before the command ends
-        if out is not None and any(found.values()):
-            partial = out.with_name(f"{out.stem}.partial{out.suffix}")
+        if partial is not None and any(found.values()):
             rates = {name: pass_rate_of(each) for name, each in found.items()}
             _write(partial, head | {"systems": system_records(rates)})
             kept = sum(map(len, found.values()))
@@ -214,12 +235,12 @@ def evaluate_command(
     console.print(*notes(evaluation, judge), sep="\n")
     if out is not None:
         _write(out, head | evaluation.as_record())
-        console.print(f"verdicts of {len(asked)} examples in {out}")
+        _say(console, f"verdicts of {len(asked)} examples in {out}")
     for name, file in kept_responses.items():
-        console.print(f"responses of {display_name(name)} in {file}")
+        _say(console, f"responses of {display_name(name)} in {file}")
     if chart is not None:
         write_chart(systems, chart)
-        console.print(f"chart in {chart}")
+        _say(console, f"chart in {chart}")
 
 
 def _sources(
@@ -260,9 +281,6 @@ def _judge(
             prompt=None if prompt is None else read_judge_prompt(prompt),
             stopped=stopped,
         )
-    for option, value in (("--base-url", base_url), ("--judge-prompt", prompt)):
-        if value is not None:
-            raise ValueError(f"{option} belongs to --judge-model; add that, or leave it out")
     return None
 
 
@@ -270,8 +288,15 @@ def _both(found: list[Findings], bar: Progress, task: TaskID) -> Callable[[Findi
     def keep(each: Findings) -> None:
         found.append(each)
         bar.advance(task)
+        if len(found) == FIRST_EXAMPLES:
+            check_decided(found)
 
     return keep
+
+
+def _say(console: Console, words: str) -> None:
+    """A line that a terminal, not rich, breaks; brackets in a name are no markup."""
+    console.print(words, markup=False, soft_wrap=True)
 
 
 def _versions() -> dict[str, str]:

@@ -1,16 +1,30 @@
 """One system, or two, evaluated on the same examples."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rnr_kernels.roles.compare import Comparison, compare
+from rnr_kernels.roles.findings import Findings
 from rnr_kernels.roles.pass_rate import PassRate
 
 
 def system_records(systems: Mapping[str, PassRate]) -> list[dict[str, Any]]:
     """For a JSON file: of each system its name, rates, and every verdict with its reason."""
     return [{"name": name, **each.as_record()} for name, each in systems.items()]
+
+
+def check_decided(findings: Iterable[Findings]) -> None:
+    """ValueError where a judge was asked and came to no verdict at all.
+
+    One that fails now and then costs a few verdicts; of this one every rate would be made up.
+    """
+    verdicts = [verdict for each in findings for verdict in each.judged]
+    if verdicts and all(verdict.undecided for verdict in verdicts):
+        raise ValueError(
+            f"the judge came to none of {len(verdicts)} verdicts; of the last one: "
+            f"{verdicts[-1].reason}; check the judge's name, its base URL and its prompt"
+        )
 
 
 @dataclass(frozen=True)

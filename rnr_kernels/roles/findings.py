@@ -49,6 +49,14 @@ class Findings:
     num_skipped: int = 0
     """Requirements and role checks that are left out because there is no judge."""
 
+    @property
+    def judged(self) -> tuple[Verdict, ...]:
+        """What a judge was asked, with or without an answer; none of an empty response."""
+        if not (self.example.response or "").strip():
+            return ()
+        every = (*self.requirements, *self.role)
+        return tuple(each.strict for each in every if each.stated.requirement.is_judged)
+
     def num_followed(self, *, loose: bool = False) -> int:
         """How many of the requirements the response follows."""
         return sum(each.followed(loose=loose) for each in self.requirements)
@@ -108,6 +116,16 @@ def check_unjudged(examples: Sequence[Example]) -> None:
             "requirements in free words, and only a judge can tell whether they are followed; name "
             "one (--judge-model), or leave such requirements out (--skip-judged)"
         )
+
+
+def check_something_counts(examples: Sequence[Example], *, has_judge: bool) -> None:
+    """ValueError where no example has a requirement, or a role check, that will be looked at."""
+    every = (
+        each for example in examples for each in (*example.requirements, *role_checks(example))
+    )
+    if not any(has_judge or not each.requirement.is_judged for each in every):
+        advice = "" if has_judge else "; what is in free words, and roles, count with a judge"
+        raise ValueError(f"no example has a requirement that counts{advice}")
 
 
 def find(
