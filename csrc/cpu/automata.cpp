@@ -1,5 +1,5 @@
 // The walks of automata.h: one pass over the nodes of the tree, which skips what is below a byte
-// that leads nowhere.
+// that leads nowhere and takes whole what is below one after which nothing changes.
 #include "automata.h"
 
 #include <algorithm>
@@ -56,13 +56,94 @@ int32_t cost_at(const AutomatonTables& tables, const Place& place) {
   return std::min(cheapest + tables.rest[place.node], kImpossible);
 }
 
+constexpr ClassSet kNoCharacter = ClassSet{1} << kClassBits;
+
+ClassSet bit_of(int64_t character_class) { return ClassSet{1} << character_class % kClassBits; }
+
+bool ends_token(const AutomatonTables& tables, int64_t n) {
+  return tables.nodes[n + 1].first_token > tables.nodes[n].first_token;
+}
+
+// What stands below a node that is `byte_node` within a character; `below` has its descendants.
+ClassSet classes_below(const AutomatonTables& tables, const ClassSet* below, int64_t parent,
+                       int32_t byte_node) {
+  ClassSet found = 0;
+  for (int64_t n = parent + 1; n < tables.nodes[parent].end; n = tables.nodes[n].end) {
+    const int32_t next = tables.next[int64_t{byte_node} * 256 + (tables.nodes[n].mark & 255)];
+    if (next >= tables.num_byte_nodes) {
+      found |= bit_of(next - tables.num_byte_nodes) | below[n];
+    } else if (next < 0 || ends_token(tables, n)) {
+      found |= kNoCharacter;
+    } else {
+      found |= classes_below(tables, below, n, next);
+    }
+  }
+  return found;
+}
+
+// Tokens in the order of the tree, as runs of those that are allowed.
+class Runs {
+ public:
+  void add(int32_t first, int32_t last) {
+    count_ += last - first;
+    if (!runs_.empty() && runs_.back().second == first) {
+      runs_.back().second = last;
+    } else {
+      runs_.emplace_back(first, last);
+    }
+  }
+
+  // Sets the bits of the runs or, where those are most of all, clears the others'.
+  void write(const int32_t* token_ids, int32_t num_tokens, const int32_t* every, int32_t* mask,
+             int64_t num_words) {
+    const bool clears = count_ > num_tokens / 2;
+    if (!clears) {
+      std::fill_n(mask, num_words, 0);
+      for (const auto& [first, last] : runs_) flip(token_ids, first, last, mask);
+      return;
+    }
+    std::copy_n(every, num_words, mask);
+    int32_t before = 0;
+    for (const auto& [first, last] : runs_) {
+      flip(token_ids, before, first, mask);
+      before = last;
+    }
+    flip(token_ids, before, num_tokens, mask);
+  }
+
+ private:
+  static void flip(const int32_t* token_ids, int32_t first, int32_t last, int32_t* mask) {
+    for (int32_t i = first; i < last; ++i) {
+      const auto token = static_cast<uint32_t>(token_ids[i]);
+      mask[token / 32] ^= static_cast<int32_t>(uint32_t{1} << token % 32);
+    }
+  }
+
+  std::vector<std::pair<int32_t, int32_t>> runs_;
+  int32_t count_ = 0;
+};
+
 }  // namespace
 
-int64_t token_mask(const AutomatonTables& tables, const Place& place, int64_t limit, int32_t* mask,
-                   int64_t num_words) {
-  std::fill(mask, mask + num_words, 0);
+void find_shortcuts(const AutomatonTables& tables, ClassSet* below, ClassSet* stay) {
+  for (int64_t n = tables.num_nodes - 1; n >= 0; --n) {
+    below[n] = classes_below(tables, below, n, kRoot);
+  }
+  for (int32_t state = 0; state < tables.num_states; ++state) {
+    ClassSet leave = kNoCharacter;
+    for (int64_t c = 0; c < tables.num_classes; ++c) {
+      const bool stays = tables.table[state * tables.num_classes + c] == state;
+      if (!stays || tables.marks[state] >> 1) leave |= bit_of(c);
+    }
+    stay[state] = ~leave;
+  }
+}
+
+int64_t token_mask(const AutomatonTables& tables, const Shortcuts& shortcuts, const Place& place,
+                   int64_t limit, int32_t* mask, int64_t num_words) {
   int32_t highest = 0;
   Path path(place);
+  Runs runs;
   for (int64_t n = 1; n < tables.num_nodes;) {
     const TokenNode& node = tables.nodes[n];
     const int32_t depth = node.mark >> 8;
@@ -71,17 +152,18 @@ int64_t token_mask(const AutomatonTables& tables, const Place& place, int64_t li
       n = node.end;
       continue;
     }
+    const bool stays = here.node == kRoot && !(shortcuts.below[n] & ~shortcuts.stay[here.state]);
     path.set(depth, here);
-    const int32_t last_token = tables.nodes[++n].first_token;
+    n = stays ? node.end : n + 1;
+    const int32_t last_token = tables.nodes[n].first_token;
     if (last_token == node.first_token) continue;
     const int32_t cost = cost_at(tables, here);
     if (cost > limit) continue;
     highest = std::max(highest, cost);
-    for (int32_t i = node.first_token; i < last_token; ++i) {
-      const int32_t token = tables.token_ids[i];
-      mask[token / 32] |= static_cast<int32_t>(uint32_t{1} << token % 32);
-    }
+    runs.add(node.first_token, last_token);
   }
+  runs.write(tables.token_ids, tables.nodes[tables.num_nodes].first_token, shortcuts.every, mask,
+             num_words);
   return highest;
 }
 
@@ -118,8 +200,7 @@ void lower_costs(const AutomatonTables& tables, const int64_t* order, int64_t co
         }
         --steps_left;
         path.set(depth, here);
-        const bool ends_token = tables.nodes[++n].first_token > node.first_token;
-        if (ends_token && here.node == kRoot) {
+        if (ends_token(tables, n++) && here.node == kRoot) {
           best = std::min(best, cost_of(tables, here.layer, here.state) + 1);
         }
       }

@@ -29,7 +29,7 @@ MAX_LOWERED = 300_000
 
 @dataclass
 class CachedMask:
-    """The mask of a place where tokens are no concern."""
+    """The mask of a place; without a limit, of places in other layers too."""
 
     words: Tensor
     highest: int
@@ -54,7 +54,8 @@ class Automaton:
     """[layers] A number that is the same where all layers in reach of a token allow the same."""
     most: list[int]
     """[layers] The dearest completion in reach of a token."""
-    masks: dict[tuple[int, int, int], CachedMask] = field(default_factory=dict)
+    masks: dict[tuple[int, int, int, int], CachedMask] = field(default_factory=dict)
+    """By state, node, layer (without a limit its number in `windows`), and limit."""
 
     @classmethod
     def compile(
@@ -124,24 +125,27 @@ class Automaton:
 
         `budget`: the tokens that may still come, this one and EOS included; None for no limit.
         """
-        # After this token and before EOS.
-        limit = IMPOSSIBLE - 1 if budget is None else budget - 2
+        limit = _left_after(budget)
         layer = self.tables.layer(place.count)
-        key = (place.state, place.node, self.windows[layer])
+        cached = self._mask(place, layer, IMPOSSIBLE - 1)
+        if limit < (cached.highest if cached.layer == layer else self.most[layer]):
+            cached = self._mask(place, layer, limit)
+        mask.copy_(cached.words)
+
+    def _mask(self, place: Place, layer: int, limit: int) -> CachedMask:
+        """The mask of tokens after which a completion takes at most `limit` tokens."""
+        is_limited = limit < IMPOSSIBLE - 1
+        key = (place.state, place.node, layer if is_limited else self.windows[layer], limit)
         cached = self.masks.get(key)
         if cached is None:
-            found = torch.empty(self.tree.num_words, dtype=torch.int32)
-            highest = token_mask_(found, self.tables, place, IMPOSSIBLE - 1)
-            cached = CachedMask(found, highest, layer)
-            self._keep(key, cached)
-        is_exact = cached.layer == layer
-        if limit >= (cached.highest if is_exact else self.most[layer]):
-            mask.copy_(cached.words)
-        else:
-            token_mask_(mask, self.tables, place, limit)
-        if self.may_end(place) and (budget is None or budget >= 1):
-            for token_id in self.tree.eos_token_ids:
-                mask[token_id // 32] |= _bit(token_id)
+            words = torch.empty(self.tree.num_words, dtype=torch.int32)
+            highest = token_mask_(words, self.tables, place, limit)
+            if limit >= -1 and self.may_end(place):
+                words |= self.tree.ends
+            cached = self.masks[key] = CachedMask(words, highest, layer)
+            while len(self.masks) * words.nbytes > _CACHE_BYTES:
+                del self.masks[next(iter(self.masks))]
+        return cached
 
     def may_end(self, place: Place) -> bool:
         """Whether the text so far is a whole response."""
@@ -151,40 +155,36 @@ class Automaton:
     def fits(self, place: Place, budget: int | None) -> bool:
         """Whether a token of this budget (see `fill`) may lead to a place."""
         layer = self.tables.layer(place.count)
-        here = (np.array([each], np.int32) for each in (place.state, place.node, layer))
-        costs = costs_at(self.tables, *here)
-        return bool(costs[0] <= (IMPOSSIBLE - 1 if budget is None else budget - 2))
+        if place.node == ROOT:
+            cost = self.tables.arrays.costs[layer, place.state]
+        else:
+            here = (np.array([each], np.int32) for each in (place.state, place.node, layer))
+            cost = costs_at(self.tables, *here)[0]
+        return bool(cost <= _left_after(budget))
 
     def after(self, place: Place, printed: bytes) -> Place:
         """Where some bytes lead; the state is dead if nowhere."""
-        tables = self.tables
+        following, rest, _, _, table, marks, _ = self.tables.arrays
         state, node, count = place.state, place.node, place.count
-        num_nodes = len(tables.rest)
-        following, table, marks = (
-            tables.next.numpy(), tables.table.numpy(), tables.marks.numpy(),
-        )  # fmt: skip
+        num_nodes = len(rest)
         for byte in printed:
-            to = int(following[node, byte])
+            to = following.item(node, byte)
             if to < 0:
                 return Place(DEAD)
             if to < num_nodes:
                 node = to
                 continue
             node, before = ROOT, state
-            state = int(table[state, to - num_nodes])
-            count += int(things_begun(marks[before], marks[state]))
+            state = table.item(state, to - num_nodes)
+            if state == DEAD:
+                return Place(DEAD)
+            count += things_begun(marks.item(before), marks.item(state))
         return Place(state, node, count)
 
-    def _keep(self, key: tuple[int, int, int], cached: CachedMask) -> None:
-        while (len(self.masks) + 1) * cached.words.nbytes > _CACHE_BYTES and self.masks:
-            del self.masks[next(iter(self.masks))]
-        self.masks[key] = cached
 
-
-def _bit(token_id: int) -> int:
-    """Bit token_id % 32 as an int32."""
-    bit = 1 << token_id % 32
-    return bit - 2**32 if bit == 2**31 else bit
+def _left_after(budget: int | None) -> int:
+    """The most tokens that a completion may take after the next token, without EOS."""
+    return IMPOSSIBLE - 1 if budget is None else budget - 2
 
 
 def _after_a_dropped_space(dfa: Dfa, marks: Ints) -> tuple[Dfa, Ints]:

@@ -48,8 +48,10 @@ class Matcher:
                 f"{tuple(bitmask.shape)}; use allocate_bitmask"
             )
         row = bitmask[index]
-        self.automaton.fill(row[:words], self._place, self._budget)
-        row[words:] = 0
+        if len(row) > words:
+            row[words:] = 0
+            row = row[:words]
+        self.automaton.fill(row, self._place, self._budget)
         return True
 
     def accept_token(self, token_id: int) -> bool:

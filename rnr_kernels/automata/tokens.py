@@ -105,6 +105,16 @@ class TokenTree:
         return -(-self.vocab_size // 32)
 
     @cached_property
+    def every(self) -> Tensor:
+        """int32 [words] The mask of all tokens in the tree."""
+        return bitmask(self.token_ids.numpy(), self.num_words)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """int32 [words] The mask of the ids that end a response."""
+        return bitmask(np.array(self.eos_token_ids, np.int32), self.num_words)
+
+    @cached_property
     def longest(self) -> int:
         """The most bytes that a token prints."""
         return max(map(len, self.printed), default=0)
@@ -138,6 +148,13 @@ class TokenTree:
             for level in range(1, len(path) - 1)
             for nodes in [np.flatnonzero(depth == level).astype(np.int32)]
         ]
+
+
+def bitmask(token_ids: Ints, num_words: int) -> Tensor:
+    """int32 [words] Bit v % 32 of word v // 32 is set for each token v."""
+    bits = np.zeros(num_words * 32, np.uint8)
+    bits[token_ids] = 1
+    return torch.from_numpy(np.packbits(bits, bitorder="little").view(np.int32))
 
 
 def _tree(printed: Sequence[bytes]) -> tuple[Ints, Ints]:

@@ -5,13 +5,16 @@ same (csrc/cpu/automata.cpp) and give the same bits.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rnr_kernels.automata.counts import things_begun
 from rnr_kernels.automata.dfa import DEAD, Ints
-from rnr_kernels.automata.tokens import TokenTree
+from rnr_kernels.automata.tokens import TokenTree, bitmask
 from rnr_kernels.automata.utf8 import ROOT
 from rnr_kernels.backends import native
 
@@ -33,9 +36,21 @@ class Place:
     """The things counted so far."""
 
 
+class Arrays(NamedTuple):
+    """Numpy's views of the tensors of the same names."""
+
+    next: Ints
+    rest: Ints
+    offsets: Ints
+    classes: Ints
+    table: Ints
+    marks: Ints
+    costs: Ints
+
+
 @dataclass(frozen=True, eq=False)
 class WalkTables:
-    """All that a walk reads: contiguous int32 tensors on the CPU, of which numpy has views."""
+    """All that a walk reads: contiguous int32 tensors on the CPU."""
 
     tree: TokenTree
     next: Tensor
@@ -57,6 +72,23 @@ class WalkTables:
         """The layer of costs for so many things."""
         return min(max(count - self.skipped, 0), len(self.costs) - 1)
 
+    @cached_property
+    def arrays(self) -> Arrays:
+        """What numpy reads."""
+        return Arrays(*(getattr(self, name).numpy() for name in Arrays._fields))
+
+    @cached_property
+    def shortcuts(self) -> tuple[Tensor, Tensor]:
+        """For kernels alone: int64 [nodes] and [states], sets of classes (csrc/cpu/automata.h).
+
+        Where all classes below a node are among those that a state stays in, all tokens there are
+        allowed, or none is.
+        """
+        below = torch.empty(len(self.tree.nodes) - 1, dtype=torch.int64)
+        stay = torch.empty(len(self.table), dtype=torch.int64)
+        native.LIBRARY.find_shortcuts_(below, stay, *self.kernel_arguments())
+        return below, stay
+
     def kernel_arguments(self) -> tuple[Tensor, ...]:
         """In the order of the kernels' arguments."""
         return (
@@ -73,7 +105,7 @@ def token_mask_(mask: Tensor, tables: WalkTables, place: Place, limit: int) -> i
     """
     if native.unavailable() is None:
         found: int = native.LIBRARY.token_mask_(
-            mask, *tables.kernel_arguments(), tables.tree.vocab_size,
+            mask, *tables.kernel_arguments(), *tables.shortcuts, tables.tree.every,
             place.state, place.node, tables.layer(place.count), limit,
         )  # fmt: skip
         return found
@@ -83,8 +115,7 @@ def token_mask_(mask: Tensor, tables: WalkTables, place: Place, limit: int) -> i
 def token_mask_by_numpy_(mask: Tensor, tables: WalkTables, place: Place, limit: int) -> int:
     """What `token_mask_` does, one level of the tree at a time."""
     tree = tables.tree
-    following, table = tables.next.numpy(), tables.table.numpy()
-    marks = tables.marks.numpy()
+    following, _, _, _, table, marks, _ = tables.arrays
     num_nodes = len(following)
     count = len(tree.nodes) - 1
     states = np.zeros(count, np.int32)
@@ -105,9 +136,7 @@ def token_mask_by_numpy_(mask: Tensor, tables: WalkTables, place: Place, limit: 
     at = np.repeat(np.arange(count), np.diff(tree.nodes.numpy()[:, 2]))
     costs = costs_at(tables, states, nodes, layers)[at]
     is_allowed = costs <= limit
-    bits = np.zeros(mask.numel() * 32, np.uint8)
-    bits[tree.token_ids.numpy()[is_allowed]] = 1
-    mask.numpy()[:] = np.packbits(bits, bitorder="little").view(np.int32)
+    mask.copy_(bitmask(tree.token_ids.numpy()[is_allowed], mask.numel()))
     return int(costs[is_allowed].max(initial=0))
 
 
@@ -118,9 +147,7 @@ def costs_at(
     layers: Ints,
 ) -> Ints:
     """What completions take, also of characters of which some bytes are there."""
-    costs, table = tables.costs.numpy(), tables.table.numpy()
-    rest, offsets = tables.rest.numpy(), tables.offsets.numpy()
-    classes, marks = tables.classes.numpy(), tables.marks.numpy()
+    _, rest, offsets, classes, table, marks, costs = tables.arrays
     last = len(costs) - 1
     found: Ints = costs[np.minimum(layers, last), states]
     partial = np.flatnonzero((nodes != ROOT) & (states != DEAD))
@@ -151,7 +178,7 @@ def lower_costs_by_numpy_(tables: WalkTables, order: Tensor, limits: Tensor) -> 
     """What `lower_costs_` does, one state after the other."""
     nodes, following = tables.tree.nodes.tolist(), tables.next.tolist()
     table, marks = tables.table.tolist(), tables.marks.tolist()
-    costs, nearer = tables.costs.numpy(), limits.tolist()
+    costs, nearer = tables.arrays.costs, limits.tolist()
     num_nodes, last, num_states = len(following), len(costs) - 1, len(table)
     for index in order.tolist():
         layer, state = divmod(index, num_states)
