@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -14,13 +15,12 @@ def allowed_tokens(matcher: Matcher) -> list[int]:
     """The ids of the matcher's next mask."""
     bitmask = allocate_bitmask(1, matcher.automaton.tree.vocab_size)
     assert matcher.fill_next_token_bitmask(bitmask)
-    return ids_of(bitmask[0])
+    return ids_of(bitmask[0]).tolist()
 
 
-def ids_of(mask: torch.Tensor) -> list[int]:
+def ids_of(mask: torch.Tensor) -> npt.NDArray[np.int64]:
     bits = np.unpackbits(mask.numpy().view(np.uint8), bitorder="little")
-    found: list[int] = np.flatnonzero(bits).tolist()
-    return found
+    return np.flatnonzero(bits)
 
 
 def random_response(
@@ -29,11 +29,13 @@ def random_response(
     """The text of a response whose every token is drawn evenly from those allowed."""
     rng = random.Random(seed)
     matcher = Matcher(automaton, budget)
-    token_ids = []
+    bitmask = allocate_bitmask(1, automaton.tree.vocab_size)
+    token_ids: list[int] = []
     while not matcher.is_terminated():
-        allowed = allowed_tokens(matcher)
-        assert allowed, f"no token is allowed after {token_ids}"
-        token_ids.append(rng.choice(allowed))
+        matcher.fill_next_token_bitmask(bitmask)
+        allowed = ids_of(bitmask[0])
+        assert len(allowed), f"no token is allowed after {token_ids}"
+        token_ids.append(int(rng.choice(allowed)))
         assert matcher.accept_token(token_ids[-1])
     assert len(token_ids) == matcher.num_tokens <= budget
     return str(tokenizer.decode(token_ids[:-1]))

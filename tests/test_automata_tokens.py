@@ -2,6 +2,8 @@
 
 import random
 import re
+import string
+from functools import cache
 
 import numpy as np
 import pytest
@@ -50,6 +52,7 @@ LANGUAGES = {
     "no combining marks": characters(~Characters.of("\u093e\u094d\u0928")).repeated(),
     "a start and an end": concatenation(literal("We see "), EVERYTHING, literal("the sea.")),
     "one of three": union(map(literal, ("yes", "no", "a long answer, " * 5))),
+    "not all letters in turn": ~contains(literal(string.printable)),  # more than 63 classes
     "two greetings": concatenation(literal(HINDI), literal(" "), literal(FAMILY)),
 }
 COUNTS = {
@@ -58,20 +61,14 @@ COUNTS = {
     "from 5 words on": Count(is_word(), 5),
     "9 to 12 letters": Count(matching("[a-z]"), 9, 12, in_runs=False),
 }
-TOKENIZERS = ("tiny_bpe", "embedded", "llama2_tokenizer", "sentencepiece_32k", "tekken_131k")
+TOKENIZERS = ("tiny_bpe", "embedded", "sentencepiece_32k", "tekken_131k")
 
 native_library = pytest.mark.skipif(
     native.unavailable() is not None, reason=f"the kernels are missing: {native.unavailable()}"
 )
 
 
-@pytest.fixture(scope="module")
-def trees() -> dict[str, TokenTree]:
-    """Made once for each tokenizer."""
-    return {}
-
-
-@pytest.fixture(params=TOKENIZERS)
+@pytest.fixture(scope="module", params=TOKENIZERS)
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
     if request.param == "embedded":
         from rnr_kernels.loading import load_tokenizer
@@ -82,16 +79,18 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
     return found
 
 
-@pytest.fixture
-def tree(tokenizer: PreTrainedTokenizerBase, trees: dict[str, TokenTree]) -> TokenTree:
-    key = str(id(tokenizer))
-    if key not in trees:
-        trees[key] = TokenTree.of(tokenizer)
-    return trees[key]
+@pytest.fixture(scope="module")
+def tree(tokenizer: PreTrainedTokenizerBase) -> TokenTree:
+    return TokenTree.of(tokenizer)
 
 
+@cache
 def compiled(language: str, count: str, tree: TokenTree) -> Automaton | None:
     """None where a language and a count have nothing in common."""
+    return newly_compiled(language, count, tree)
+
+
+def newly_compiled(language: str, count: str, tree: TokenTree) -> Automaton | None:
     try:
         return Automaton.compile(LANGUAGES[language], tree, COUNTS[count])
     except ValueError:
@@ -115,12 +114,14 @@ def places(automaton: Automaton, number: int) -> list[Place]:
 @native_library
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_kernel_and_numpy_set_the_same_bits(tree: TokenTree, count: str) -> None:
-    for language in LANGUAGES:
+    # Numpy takes tens of milliseconds for a mask of a hundred thousand tokens.
+    is_small = tree.vocab_size < 10_000
+    for language in LANGUAGES if is_small else ["not tea", "not all letters in turn"]:
         automaton = compiled(language, count, tree)
         if automaton is None:
             continue
-        for place in places(automaton, 8 if tree.vocab_size < 10_000 else 3):
-            for limit in (0, 3, 20, IMPOSSIBLE - 1):
+        for place in places(automaton, 6 if is_small else 3):
+            for limit in (0, 3, 20, IMPOSSIBLE - 1) if is_small else (3, IMPOSSIBLE - 1):
                 masks = torch.full((2, tree.num_words), 7, dtype=torch.int32)
                 highest = (
                     token_mask_(masks[0], automaton.tables, place, limit),
@@ -131,16 +132,17 @@ def test_the_kernel_and_numpy_set_the_same_bits(tree: TokenTree, count: str) -> 
 
 
 @native_library
+@pytest.mark.parametrize("tokenizer", TOKENIZERS[:3], indirect=True)
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_kernel_and_numpy_lower_costs_alike(
     tree: TokenTree, count: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Python takes seconds for a tree of a hundred thousand tokens.
+    # Python takes a second for a tree of tens of thousands of tokens.
     for language in LANGUAGES if tree.vocab_size < 10_000 else ["a start and an end"]:
         by_kernel = compiled(language, count, tree)
         with monkeypatch.context() as patch:
             patch.setattr(automaton_module, "lower_costs_", lower_costs_by_numpy_)
-            by_numpy = compiled(language, count, tree)
+            by_numpy = newly_compiled(language, count, tree)
         assert (by_kernel is None) == (by_numpy is None)
         if by_kernel is not None and by_numpy is not None:
             assert torch.equal(by_kernel.tables.costs, by_numpy.tables.costs), language
@@ -192,14 +194,14 @@ def test_random_responses_end_within_the_budget_and_in_the_language(
     tokenizer: PreTrainedTokenizerBase, tree: TokenTree, count: str
 ) -> None:
     limits = COUNTS[count]
+    counted = EVERYTHING if limits is None else limits.language()
     for seed, language in enumerate(LANGUAGES):
         automaton = compiled(language, count, tree)
         if automaton is None:
             continue
         for more in (0, 1, 30):
             text = random_response(automaton, tokenizer, automaton.tokens_needed + more, seed)
-            assert text in LANGUAGES[language]
-            assert limits is None or text in limits.language()
+            assert text in LANGUAGES[language] and text in counted
 
 
 @pytest.mark.parametrize("in_runs", [True, False])
@@ -237,14 +239,13 @@ def test_masks_that_are_kept_equal_those_that_are_computed(tree: TokenTree, coun
     automaton, fresh = (Automaton.compile(~contains(literal("tea")), tree, count) for _ in "ab")
     matcher = Matcher(automaton, 60)
     rng = random.Random(0)
-    mask = torch.empty(tree.num_words, dtype=torch.int32)
+    kept, new = torch.empty(2, 1, tree.num_words, dtype=torch.int32)
     while not matcher.is_terminated():
-        allowed = allowed_tokens(matcher)
+        matcher.fill_next_token_bitmask(kept)
         fresh.masks.clear()
-        budget = 60 - matcher.num_tokens
-        fresh.fill(mask, matcher._place, budget)
-        assert allowed == ids_of(mask)
-        assert matcher.accept_token(rng.choice(allowed))
+        fresh.fill(new[0], matcher._place, 60 - matcher.num_tokens)
+        assert torch.equal(kept, new)
+        assert matcher.accept_token(int(rng.choice(ids_of(kept[0]))))
     assert automaton.masks
 
 
@@ -406,7 +407,7 @@ def test_a_mask_is_written_whole_into_its_row_alone(tiny_bpe: PreTrainedTokenize
     bitmask = allocate_bitmask(3, len(tiny_bpe) + 64)
     matcher.fill_next_token_bitmask(bitmask, 1)
     assert (bitmask[[0, 2]] == -1).all() and (bitmask[1, tree.num_words :] == 0).all()
-    assert ids_of(bitmask[1]) == [tiny_bpe.convert_tokens_to_ids("a")]
+    assert ids_of(bitmask[1]).tolist() == [tiny_bpe.convert_tokens_to_ids("a")]
     wrong: list[Tensor] = [bitmask[:, : tree.num_words - 1], bitmask.long(), bitmask[0]]
     for each in wrong:
         with pytest.raises(ValueError, match=r"bitmask must be int32 \[rows, at least"):

@@ -1,5 +1,6 @@
 """Classes of characters as an automaton over the bytes of UTF-8."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +43,16 @@ class ByteClasses:
 
 def byte_classes(dfa: Dfa) -> ByteClasses:
     """The bytes of an automaton's classes; surrogates and overlong forms are invalid."""
-    starts, class_of = dfa.starts.tolist(), dfa.class_of.tolist()
+    starts = dfa.starts.tolist()
     ends = [*starts[1:], END]
     nodes: dict[tuple[int, ...], int] = {(): ROOT}
     rest = [0]
+
+    def classes_from(low: int, number: int) -> list[int]:
+        """-2 - the class of each of some code points."""
+        at = np.searchsorted(dfa.starts, np.arange(low, low + number), side="right") - 1
+        found: list[int] = (-2 - dfa.class_of[at]).tolist()
+        return found
 
     def part(low: int, following: int) -> int:
         """What the code points from `low` on give whose last `following` bytes are open."""
@@ -54,11 +61,11 @@ def byte_classes(dfa: Dfa) -> ByteClasses:
         is_surrogate = _SURROGATES[0] <= low and high <= _SURROGATES[1]
         if is_surrogate or valid_from >= min(high, END):
             return INVALID
-        if following == 0:
-            at = int(np.searchsorted(dfa.starts, low, side="right")) - 1
-            return -2 - int(class_of[at])
+        if following == 1:
+            # What is invalid begins and ends with a whole part of 64.
+            return node(tuple(classes_from(low, 64)), following)
         step = 64 ** (following - 1)
-        at = int(np.searchsorted(dfa.starts, low, side="right")) - 1
+        at = bisect_right(starts, low) - 1
         is_plain = valid_from == low and high <= END and ends[at] >= high
         is_plain &= high <= _SURROGATES[0] or low >= _SURROGATES[1]
         if is_plain:
@@ -71,7 +78,7 @@ def byte_classes(dfa: Dfa) -> ByteClasses:
             rest.append(following)
         return number
 
-    root = [-2 - int(dfa.classes(chr(point))[0]) for point in range(0x80)] + [INVALID] * 0x80
+    root = classes_from(0, 0x80) + [INVALID] * 0x80
     for first, last, following in _LEADS:
         lowest = _FIRST_POINT[following]
         for lead in range(first, last):
