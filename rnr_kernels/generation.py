@@ -76,10 +76,11 @@ def generate(
     tokenizer: "PreTrainedTokenizerBase",
     instructions: Sequence[Prompt],
     *,
-    rules: RuleSet | None = None,
+    rules: RuleSet | Sequence[RuleSet | None] | None = None,
     automata: Automata = None,
     template: str | PromptTemplate = "tags",
     sampling: Sampling = GREEDY,
+    seeds: Sequence[int] | None = None,
     max_new_tokens: int = 512,
     batch_size: int = 8,
     stop: str | Sequence[str] = (),
@@ -89,10 +90,11 @@ def generate(
     """Answers instructions in batches and yields the responses in their order.
 
     An instruction is a str, or the messages of a chat of which the last is the user's.
-    `rules` None is the bare model. With a seed in `sampling`, prompt i draws from seed + i, so a
-    response does not depend on its batch. `automata`, one or one a prompt, keep responses within a
-    language and end them within `max_new_tokens` and the window. `stop` ends a response at a
-    string, in whatever language, `on_step` sees the batch after every token (for streaming).
+    `rules` are for all prompts, or one set a prompt; None is the bare model. With a seed in
+    `sampling`, prompt i draws from seed + i, and with `seeds` from `seeds[i]`, so a response does
+    not depend on its batch. `automata`, one or one a prompt, keep responses within a language and
+    end them within `max_new_tokens` and the window. `stop` ends a response at a string, in whatever
+    language, `on_step` sees the batch after every token (for streaming).
     `details` also records log-probabilities and log Z.
     Everything is checked before the first forward pass: ValueError for no prompts, a prompt that
     does not fit into the model's window, a tokenizer that is not the model's, an automaton whose
@@ -106,9 +108,8 @@ def generate(
         )
     if isinstance(instructions, str) or not instructions:
         raise ValueError("instructions must be a list with at least one string, or chat")
-    check_sampling(sampling)
-    if sampling.seed is not None:
-        replace(sampling, seed=sampling.seed + len(instructions) - 1)  # checks the last one
+    samplings = _samplings(sampling, seeds, len(instructions))
+    rule_sets = _rule_sets(rules, len(instructions))
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if "" in stop:
         raise ValueError("a stop string must not be empty")
@@ -128,8 +129,9 @@ def generate(
         _check_fits(completion, window, embeddings.weight.shape[0])
     backends.find("sample_", model.device, model.dtype, logits_width(model))
     eos_token_ids = end_token_ids(model, tokenizer)
+    distinct = list(dict.fromkeys(rule_sets))
     program = compile_rules(
-        [rules] if rules is not None else [RuleSet()],
+        distinct,
         tokenizer,
         logits_width(model),
         eos_token_ids=eos_token_ids,
@@ -144,15 +146,19 @@ def generate(
         )
     ]
     starts = [
-        0 if rules is None else find_used_from(rules, tokenizer, completion.prompt_token_ids)
-        for completion in completions
+        find_used_from(each, tokenizer, completion.prompt_token_ids)
+        for each, completion in zip(rule_sets, completions, strict=True)
+    ]
+    admissions = [
+        _Admission(distinct.index(each), used_from, sampling)
+        for each, used_from, sampling in zip(rule_sets, starts, samplings, strict=True)
     ]
     return _generate_batches(
         _Run(
-            model, tokenizer, program, set(eos_token_ids), window, sampling, max_new_tokens,
-            stop, details, on_step, matchers,
+            model, tokenizer, program, set(eos_token_ids), window, max_new_tokens, stop, details,
+            on_step, admissions, matchers,
         ),
-        completions, starts, batch_size,
+        completions, batch_size,
     )  # fmt: skip
 
 
@@ -160,6 +166,15 @@ def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     """Every id that ends a response: the generation config's, else the tokenizer's."""
     eos = model.generation_config.eos_token_id if model.generation_config else None
     return list(Vocabulary.of(tokenizer).eos_token_ids if eos is None else as_token_ids(eos))
+
+
+@dataclass(frozen=True)
+class _Admission:
+    """How a prompt takes its slot."""
+
+    program_id: int
+    used_from: int
+    sampling: Sampling
 
 
 @dataclass(frozen=True)
@@ -171,13 +186,35 @@ class _Run:
     program: RuleProgram
     eos_token_ids: set[int]
     window: int | None
-    sampling: Sampling
     max_new_tokens: int
     stop: tuple[str, ...]
     details: bool
     on_step: StepCallback | None
+    admissions: list[_Admission]
+    """By prompt."""
     matchers: list[Matcher | None]
     """By prompt."""
+
+
+def _samplings(sampling: Sampling, seeds: Sequence[int] | None, number: int) -> list[Sampling]:
+    """One a prompt, each with its own seed."""
+    check_sampling(sampling)
+    if seeds is None and sampling.seed is None:
+        return [sampling] * number
+    if seeds is None:
+        seeds = range(sampling.seed or 0, (sampling.seed or 0) + number)
+    if len(seeds) != number:
+        raise ValueError(f"seeds must be one for each of {number} prompts, got {len(seeds)}")
+    return [replace(sampling, seed=seed) for seed in seeds]
+
+
+def _rule_sets(rules: RuleSet | Sequence[RuleSet | None] | None, number: int) -> list[RuleSet]:
+    """One a prompt."""
+    if rules is None or isinstance(rules, RuleSet):
+        return [rules or RuleSet()] * number
+    if len(rules) != number:
+        raise ValueError(f"rules must be one set for each of {number} prompts, got {len(rules)}")
+    return [each or RuleSet() for each in rules]
 
 
 def _matcher(
@@ -210,28 +247,28 @@ def _check_fits(completion: Completion, window: int | None, num_embeddings: int)
 
 
 def _generate_batches(
-    run: _Run, completions: list[Completion], starts: list[int], batch_size: int
+    run: _Run, completions: list[Completion], batch_size: int
 ) -> Iterator[Completion]:
     for first in range(0, len(completions), batch_size):
         batch = completions[first : first + batch_size]
         try:
-            _decode_batch(run, batch, starts[first : first + batch_size])
+            _decode_batch(run, batch)
         except BaseException:
             yield from (c for c in batch if c.finish_reason is not None)
             raise
         yield from batch
 
 
-def _decode_batch(run: _Run, batch: list[Completion], starts: list[int]) -> None:
+def _decode_batch(run: _Run, batch: list[Completion]) -> None:
     """Decodes until every row is finished; finished rows become padding rows."""
     device = run.model.device
     state = DecodeState.allocate(run.program, len(batch))
-    for slot, (completion, start) in enumerate(zip(batch, starts, strict=True)):
-        sampling = run.sampling
-        if sampling.seed is not None:
-            sampling = replace(sampling, seed=sampling.seed + completion.index)
-        prompt = completion.prompt_token_ids
-        state.admit(slot, prompt_token_ids=prompt, used_from=start, sampling=sampling)
+    for slot, completion in enumerate(batch):
+        own = run.admissions[completion.index]
+        state.admit(
+            slot, own.program_id, prompt_token_ids=completion.prompt_token_ids,
+            used_from=own.used_from, sampling=own.sampling,
+        )  # fmt: skip
     masks = None
     if any(run.matchers[completion.index] is not None for completion in batch):
         masks = BatchMasks(len(batch), logits_width(run.model), device)

@@ -9,7 +9,7 @@ import torch
 from tiny_llama import BATCH, EOS, PROMPTS, VOCAB_SIZE, WIDTH, make_llama, responses
 from transformers import PreTrainedTokenizerBase
 
-from rnr_kernels import BanTokens, RuleSet, Sampling
+from rnr_kernels import BanTokens, RuleSet, Sampling, UsedTokenPenalty
 from rnr_kernels.automata.automaton import Automaton
 from rnr_kernels.automata.counts import Count
 from rnr_kernels.automata.languages import (
@@ -29,6 +29,7 @@ from rnr_kernels.integrations import huggingface
 SAMPLED = Sampling(temperature=1.0, seed=3)
 ENDS_WITH_A_STOP = EVERYTHING + literal("sea.")
 LETTERS = characters("abcde ").repeated(1)
+SEEN_TWICE = RuleSet([UsedTokenPenalty(50.0, scope="prompt+response")])
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +164,39 @@ def test_one_tensor_of_masks_serves_all_steps(tree: TokenTree) -> None:
     second = masks.fill([None, matcher])
     assert second.data_ptr() == first.data_ptr() and (second[0] == -1).all()
     assert masks.fill([matcher]).shape == (1, -(-VOCAB_SIZE // 32))
+
+
+def test_each_prompt_has_rules_and_an_automaton_of_its_own(
+    model: Any, tiny_bpe: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    """Each row of a batch equals the row generated alone; equal rule sets may share a program."""
+    prompts = ["We see", "I", "What should I say?", "We"]
+    rules = [RuleSet([BanTokens(["a"])]), None, RuleSet([BanTokens(["a"])]), SEEN_TWICE]
+    letters, sea = automaton_of(LETTERS, tree), automaton_of(ENDS_WITH_A_STOP, tree)
+    automata = [letters, letters, sea, None]
+    seeds = [7, 7, -1, 0]
+    got = run(model, tiny_bpe, prompts, rules=rules, automata=automata, seeds=seeds)
+    for index, completion in enumerate(got):
+        (alone,) = run(
+            model, tiny_bpe, [prompts[index]], rules=rules[index], automata=automata[index],
+            seeds=[seeds[index]],
+        )  # fmt: skip
+        assert alone.token_ids == completion.token_ids
+    assert "a" not in got[0].text
+    unruled = run(model, tiny_bpe, prompts, automata=automata, seeds=seeds)
+    assert got[1].token_ids == unruled[1].token_ids
+    assert got[3].token_ids != unruled[3].token_ids
+
+
+def test_rules_and_seeds_are_one_or_one_a_prompt(
+    model: Any, tiny_bpe: PreTrainedTokenizerBase
+) -> None:
+    with pytest.raises(ValueError, match="one set for each of 2 prompts, got 1"):
+        run(model, tiny_bpe, ["We", "I"], rules=[RuleSet()])
+    with pytest.raises(ValueError, match="seeds must be one for each of 2 prompts, got 3"):
+        run(model, tiny_bpe, ["We", "I"], seeds=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"a seed must be in"):
+        run(model, tiny_bpe, ["We", "I"], seeds=[1, 2**63])
+    one = run(model, tiny_bpe, ["We", "I"], seeds=[3, 4], sampling=Sampling(temperature=1.0))
+    other = run(model, tiny_bpe, ["We", "I"])
+    assert [each.token_ids for each in one] == [each.token_ids for each in other]

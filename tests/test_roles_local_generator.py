@@ -18,6 +18,7 @@ from rnr_kernels.roles.pipeline.local_generator import LocalGenerator
 from rnr_kernels.roles.pipeline.settings import BuildSettings
 from rnr_kernels.roles.pipeline.template_generator import TemplateGenerator
 from rnr_kernels.roles.requirement import Requirement
+from rnr_kernels.sampling import Sampling
 
 SYSTEM = {"role": "system", "content": "You are a clerk."}
 
@@ -126,3 +127,21 @@ def test_what_cannot_be_constrained_is_decoded_without_and_says_so(
     long = Requirement("length_constraints:number_words", relation="at least", num_words=400)
     (reply,) = generator.replies([requirements_asked(long)], Event())
     assert reply.text and reply.problem == "" and reply.note.startswith("not constrained: ")
+
+
+def test_a_sampled_reply_follows_from_its_request_not_from_its_batch() -> None:
+    sampled = LocalGenerator(
+        load_model("embedded:instruction"),
+        load_tokenizer("embedded:instruction"),
+        name="embedded:instruction",
+        identity={},
+        template="tags",
+        sampling=Sampling(temperature=1.0),
+        max_new_tokens=12,
+    )
+    title = requirements_asked(Requirement("detectable_format:title"))
+    digits = requirements_asked(Requirement("characters:no_digits"))
+    asks = [ask("Name a river.", 5), ask("Name a river.", 6), title, replace(digits, seed=9)]
+    together = sampled.replies(asks, Event())
+    assert together == [sampled.replies([each], Event())[0] for each in asks]
+    assert together[0].text != together[1].text

@@ -1,7 +1,6 @@
 """A local Hugging Face model as generator: our decode loop, in batches."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import lru_cache
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -31,10 +30,9 @@ class LocalGenerator:
     """Decodes with `model`, `batch_size` requests at once.
 
     `rules` are in force for every reply, and for responses, where it is `constrained`, the
-    constraints of the example's requirements. With a seed in `sampling`, each batch draws from the
-    seed of its first request. Greedy replies do not depend on how requests fall into batches, as
-    far as the model's own arithmetic does not. ValueError for a template that takes no system
-    message.
+    constraints of the example's requirements. Every request draws from its own seed, so that
+    replies do not depend on how requests fall into batches, as far as the model's own arithmetic
+    does not. ValueError for a template that takes no system message.
     """
 
     in_flight = 1
@@ -96,15 +94,7 @@ class LocalGenerator:
         What cannot be constrained, as its constraint leaves no text or needs more tokens than there
         are, is decoded without, with a note that says so.
         """
-        constraints = [self._asked_constraint(ask) for ask in asks]
-        found: list[Reply | None] = [None] * len(asks)
-        for places in self._with_the_same_rules(constraints):
-            replies = self._replies(
-                [asks[place] for place in places], [constraints[place] for place in places]
-            )
-            for place, reply in zip(places, replies, strict=True):
-                found[place] = reply
-        return [reply for reply in found if reply is not None]
+        return self._replies(asks, [self._asked_constraint(ask) for ask in asks])
 
     def _asked_constraint(self, ask: Ask) -> Constraint | str | None:
         """Of a response; words for why there is none."""
@@ -117,16 +107,6 @@ class LocalGenerator:
             return constrain(requirements, self._tokenizer, tree=self._tree)
         except ValueError as error:
             return str(error)
-
-    def _with_the_same_rules(
-        self, constraints: Sequence[Constraint | str | None]
-    ) -> Iterable[list[int]]:
-        """Places of requests that one call decodes: its rules are for all, automata for each."""
-        groups: dict[str, list[int]] = {}
-        for place, constraint in enumerate(constraints):
-            rules = constraint.rules if isinstance(constraint, Constraint) else RuleSet()
-            groups.setdefault(rules_digest(rules), []).append(place)
-        return groups.values()
 
     def _replies(
         self, asks: Sequence[Ask], constraints: Sequence[Constraint | str | None]
@@ -148,22 +128,16 @@ class LocalGenerator:
     def _decoded(
         self, asks: Sequence[Ask], constraints: Sequence[Constraint | str | None]
     ) -> list[Reply]:
-        """One batch; all constraints have the same rules."""
-        sampling = self._sampling
-        if sampling.temperature > 0:
-            sampling = replace(sampling, seed=asks[0].seed)
         made = [each if isinstance(each, Constraint) else None for each in constraints]
-        rules = self._rules
-        if made[0] is not None and made[0].rules.rules:
-            rules = made[0].rules if rules is None else rules + made[0].rules
         completions = generate(
             self._model,
             self._tokenizer,
             [ask.messages for ask in asks],
-            rules=rules,
+            rules=[self._rules_with(each) for each in made],
             automata=[None if each is None else each.automaton for each in made],
             template=self._template,
-            sampling=sampling,
+            sampling=self._sampling,
+            seeds=[ask.seed for ask in asks],
             max_new_tokens=self._max_new_tokens,
             batch_size=len(asks),
         )
@@ -171,6 +145,11 @@ class LocalGenerator:
             _reply(completion, f"not constrained: {each}" if isinstance(each, str) else "")
             for completion, each in zip(completions, constraints, strict=True)
         ]
+
+    def _rules_with(self, constraint: Constraint | None) -> RuleSet | None:
+        if constraint is None or not constraint.rules:
+            return self._rules
+        return constraint.rules if self._rules is None else self._rules + constraint.rules
 
 
 def _reply(completion: Completion, note: str) -> Reply:
