@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from rnr_kernels.automata.masks import Automata
 from rnr_kernels.forward import logits_width
 from rnr_kernels.generation import end_token_ids
 from rnr_kernels.integrations.batch_rules import BatchRules, Rules
 from rnr_kernels.integrations.prompts import Prompts, spread
+from rnr_kernels.integrations.response_masks import ResponseMasks
 from rnr_kernels.ops import apply_rules_, update_state_
 from rnr_kernels.rules.kinds import TokenIds, as_token_ids
 from rnr_kernels.state import DecodeState
@@ -44,7 +46,9 @@ class RuleLogitsProcessor(LogitsProcessor):
     on. Rules with the scope "prompt+response" also want `attention_mask` [P, prompt_length], since
     padding is no used token, and take `used_from`, an int or one a prompt: a position in the
     prompt without its padding (default: what the rule's locator finds, else 0). `vocab_size`
-    (default: all columns) is the number of logits that count.
+    (default: all columns) is the number of logits that count. `automata`, one or one a prompt, keep
+    responses within a language and, given `max_new_tokens`, end them within it; it must be what
+    `generate` is given.
 
     A call sees nothing but its two arguments, so beams, rollback in assisted decoding and reuse are
     safe; an assistant must have the same tokenizer. With n rows a prompt, row r belongs to prompt
@@ -65,11 +69,17 @@ class RuleLogitsProcessor(LogitsProcessor):
         attention_mask: Tensor | None = None,
         used_from: int | Sequence[int] | None = None,
         vocab_size: int | None = None,
+        automata: Automata = None,
+        max_new_tokens: int | None = None,
         inplace: bool = False,
     ) -> None:
         self._rules = BatchRules(rules, tokenizer)
         prompts = Prompts.of(prompt_length, attention_mask, used_from)
-        _check_equally_many({"rules": len(self._rules), **prompts.counts()})
+        counts = {"rules": len(self._rules), **prompts.counts()}
+        self._masks = None if automata is None else ResponseMasks(automata, max_new_tokens)
+        if self._masks is not None:
+            counts["automata"] = len(self._masks)
+        _check_equally_many(counts)
         self._prompts = {prompts.starts.device: prompts}
         self._prompt_length = prompts.length
         self._eos_token_ids = None if eos_token_ids is None else as_token_ids(eos_token_ids)
@@ -86,12 +96,15 @@ class RuleLogitsProcessor(LogitsProcessor):
         inputs: Mapping[str, Any],
         *,
         used_from: int | Sequence[int] | None = None,
+        automata: Automata = None,
+        max_new_tokens: int | None = None,
         inplace: bool = False,
     ) -> Self:
         """The processor for `model.generate(**inputs, logits_processor=[...])`.
 
         Takes prompts and padding from `inputs` and the EOS ids from the model's generation config,
-        and compiles the rules for the model's logits, so that a mistake in them shows here.
+        and compiles the rules for the model's logits, so that a mistake in them, or in automata,
+        shows here.
         """
         if not isinstance(inputs, Mapping) or not {"input_ids", "inputs_embeds"} & set(inputs):
             raise ValueError(
@@ -120,9 +133,13 @@ class RuleLogitsProcessor(LogitsProcessor):
             eos_token_ids=eos_token_ids,
             attention_mask=mask,
             used_from=used_from,
+            automata=automata,
+            max_new_tokens=max_new_tokens,
             inplace=inplace,
         )
         processor._rules.compiled(logits_width(model), eos_token_ids, model.device)
+        if processor._masks is not None:
+            processor._masks.check(logits_width(model), eos_token_ids)
         return processor
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -141,7 +158,18 @@ class RuleLogitsProcessor(LogitsProcessor):
         if not self._inplace:
             # Assisted decoding hands over strided rows.
             adjusted = scores.clone(memory_format=torch.contiguous_format)
-        return apply_rules_(adjusted, compiled.program, state)
+        allowed = self._allowed(input_ids, prompts, vocab_size, scores.device)
+        return apply_rules_(adjusted, compiled.program, state, allowed_bitmask=allowed)
+
+    def _allowed(
+        self, input_ids: Tensor, prompts: Prompts, vocab_size: int, device: torch.device
+    ) -> Tensor | None:
+        """The mask of each row; None without automata."""
+        if self._masks is None:
+            return None
+        self._masks.check(vocab_size, self._eos_token_ids)
+        rows = zip(input_ids.tolist(), prompts.starts.tolist(), strict=True)
+        return self._masks.of([row[start:] for row, start in rows], vocab_size, device)
 
     def _used_tokens(self, input_ids: Tensor, prompts: Prompts) -> Tensor:
         """int [B, T]: the tokens that count as used, -1 in place of others."""
