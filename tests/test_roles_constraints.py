@@ -329,6 +329,31 @@ def test_rules_ban_the_characters_that_a_requirement_bans(
     assert "," in printed and all("," in each for each in printed)
 
 
+@pytest.mark.parametrize(
+    ("name", "banned", "left"),
+    [
+        ("english_capital", ["a", " the", "é", "я", "Я", "ß", "ǅ"], ["A", "É", "7", ", ", "€"]),
+        ("english_lowercase", ["A", "The", "É", "я", "Я", "ǅ"], ["a", " the", "é", "ß", "7", "€"]),
+    ],
+)
+def test_rules_of_a_letter_case_ban_the_other_case_and_other_scripts(
+    name: str, banned: list[str], left: list[str]
+) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {text: number for number, text in enumerate(["</s>", *banned, *left])}
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="</s>")),
+        eos_token="</s>",
+    )
+    rules = Requirement(f"change_case:{name}").rules(tokenizer)
+    assert rules is not None
+    (ban,) = rules
+    assert isinstance(ban, BanTokens)
+    assert set(ban.tokens) == {vocabulary[text] for text in banned}
+
+
 def test_a_requirement_gives_its_own_automaton(
     embedded: PreTrainedTokenizerBase, tree: TokenTree
 ) -> None:

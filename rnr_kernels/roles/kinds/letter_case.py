@@ -1,7 +1,9 @@
 """Requirements on upper and lower case."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from rnr_kernels.automata.characters import Characters
 from rnr_kernels.automata.languages import Language, characters, contains, is_word
 from rnr_kernels.automata.machines import machine
 from rnr_kernels.roles.amounts import (
@@ -17,16 +19,25 @@ from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.parameters import one_of, whole_number
 from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters, letters
 from rnr_kernels.roles.text import foreign_letter, is_letter, words
+from rnr_kernels.roles.token_rules import without_characters
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
+from rnr_kernels.rules.kinds import RuleSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def _wrong_letters(wanted: str, other: str) -> Characters:
+    """Letters that are not Latin, or for which the method `wanted` of str does not hold."""
+    # Titlecase letters such as "ǅ" are of neither case.
+    wrong = (letters() - cased(wanted)) | cased(other) | (cased("istitle") - cased("isupper"))
+    return wrong | foreign_letters("Latin")
 
 
 def _of_case(wanted: str, other: str) -> Language:
-    """Latin letters for which the method `wanted` of str holds, at least one, and no others."""
-    of_case = cased(wanted)
-    # Titlecase letters such as "ǅ" are of neither case.
-    wrong = (letters() - of_case) | cased(other) | (cased("istitle") - cased("isupper"))
-    allowed = ~wrong - foreign_letters("Latin")
-    return all_texts_of(allowed) & contains(characters(of_case & allowed))
+    """Texts with a letter, and without `_wrong_letters`."""
+    allowed = ~_wrong_letters(wanted, other)
+    return all_texts_of(allowed) & contains(characters(cased(wanted) & allowed))
 
 
 def _after_capitals(state: tuple[int, str], kind: str, most: int) -> tuple[int, str] | None:
@@ -91,6 +102,9 @@ class EnglishCapital(_OneCase):
     def accepted(self) -> Language:
         return _of_case("isupper", "islower")
 
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        return without_characters(tokenizer, _wrong_letters("isupper", "islower"), label=self.name)
+
 
 @dataclass(frozen=True)
 class EnglishLowercase(_OneCase):
@@ -109,6 +123,9 @@ class EnglishLowercase(_OneCase):
 
     def accepted(self) -> Language:
         return _of_case("islower", "isupper")
+
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        return without_characters(tokenizer, _wrong_letters("islower", "isupper"), label=self.name)
 
     def bounds(self) -> dict[str, Interval]:
         return {"words in capitals": (0, 0)}
