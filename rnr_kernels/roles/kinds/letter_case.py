@@ -40,18 +40,16 @@ def _of_case(wanted: str, other: str) -> Language:
     return all_texts_of(allowed) & contains(characters(cased(wanted) & allowed))
 
 
-def _after_capitals(state: tuple[int, str], kind: str, most: int) -> tuple[int, str] | None:
-    """The count of words in capitals, the running one's included, and what that one is."""
+def _after_capitals(state: tuple[int, str], kind: str, most: int) -> tuple[int, str]:
+    """The count of words in capitals before the running one, up to `most`, and what that one is."""
     count, word = state
     if kind == "between words":
-        return count, kind
-    if word == "between words":
-        word = "other"  # without a letter so far
+        return min(count + (word == "capital"), most), kind
     if kind == "small":
-        return count - (word == "capital"), "small"
-    if kind == "capital" and word == "other":
-        return min(count + 1, most), "capital"
-    return count, word
+        return count, "small"
+    if kind == "capital" and word != "small":
+        return count, "capital"
+    return count, "other" if word == "between words" else word
 
 
 class _OneCase(Kind):
@@ -165,11 +163,17 @@ class CapitalWordFrequency(Kind):
             "small": small & is_word(),
         }
         low, high = interval(self.capital_relation, self.capital_frequency)
+        most = low if high is None else high + 1
+
+        def accepts(state: tuple[int, str]) -> bool:
+            count = state[0] + (state[1] == "capital")
+            return low <= count and (high is None or count <= high)
+
         return machine(
             kinds,
             (0, "between words"),
-            lambda state, kind: _after_capitals(state, kind, low if high is None else high + 1),
-            lambda state: low <= state[0] and (high is None or state[0] <= high),
+            lambda state, kind: _after_capitals(state, kind, most),
+            accepts,
         )
 
     def bounds(self) -> dict[str, Interval]:
