@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rnr_kernels.roles.conflicts import conflicts, draw_requirements
-from rnr_kernels.roles.kinds import CHECKED, KINDS
+from rnr_kernels.roles.kinds import DRAWN, KINDS
 from rnr_kernels.roles.requirement import Requirement
 
 NO_COMMA = Requirement("punctuation:no_comma")
@@ -122,7 +122,25 @@ def answers(*texts: str) -> Requirement:
         (number("sentences", "less than", 4), paragraphs(4), "least 4 sentences"),
         (number("words", "at least", 300), number("sentences", "less than", 3), "most 160"),
         (number("words", "less than", 20), number("characters", "at least", 900), "most 380"),
-        (letters("e", "less than", 3), number("words", "at least", 100), "hardly written"),
+        (letters("e", "less than", 3), number("words", "at least", 100), "hardly have fewer"),
+        (letters("e", "less than", 3), number("characters", "at least", 600), "100 words hardly"),
+        (letters("t", "less than", 3), number("words", "at least", 300), "hardly have fewer"),
+        (letters("q", "at least", 30), number("words", "less than", 40), "39 words hardly have 30"),
+        (letters("q", "at least", 30), number("characters", "less than", 240), "39 words hardly"),
+        (letters("b", "at least", 30), number("sentences", "less than", 2), "80 words hardly"),
+        (number("sentences", "less than", 4), bullets(8), "least 8 sentences"),
+        (number("sentences", "less than", 4), sections("Part", 4), "least 4 sentences"),
+        (number("sentences", "less than", 2), TWO, "least 2 sentences"),
+        (ONE_LINE, repeat("One.\nTwo."), "rules out 'One.\\nTwo.'"),
+        (ONE_LINE, end("One.\nTwo."), "rules out 'One.\\nTwo.'"),
+        (PLAIN, repeat("# Title\nText"), "'# title\\ntext', which combination:repeat_prompt needs"),
+        (PLAIN, repeat("Why:\n- this"), "is Markdown"),
+        (PLAIN, end("*Bye.*"), "rules out '*Bye.*'"),
+        (PLAIN, keywords("`code`"), "rules out '`code`'"),
+        (language("de"), CONSTRAINED, "asks for an English sentence, language:response_language"),
+        (language("ru"), answers("Yes", "No"), "none of the answers"),
+        (language("az"), script("Cyrillic"), "Azerbaijani is not written in Cyrillic"),
+        (start("To begin with"), start("To begin without it"), "cannot start with both"),
         (bullets(2), bullets(3), "at least 3 bullet points, the other for at most 2"),
         (paragraphs(2), paragraphs(3), "paragraphs"),
         (keywords("great cat"), forbidden("cat"), "rules out 'great cat'"),
@@ -194,6 +212,23 @@ def test_what_cannot_be_followed_together_conflicts(
         (frequency("cat", "less than", 2), keywords("cat")),
         (letters("a", "less than", 4), keywords("banana")),
         (letters("z", "less than", 3), number("words", "at least", 100)),
+        (letters("c", "less than", 1), number("words", "at least", 250)),  # IFEval's prompt 1300
+        (letters("q", "at least", 3), number("words", "less than", 10)),
+        (letters("e", "at least", 30), number("words", "less than", 40)),
+        (letters("#", "at least", 30), number("words", "less than", 40)),
+        (letters("e", "at least", 3), answers("yes", "eeee")),
+        (frequency("苹果", "at least", 3), number("characters", "less than", 7)),
+        (frequency("苹果", "at least", 3), number("words", "less than", 2)),
+        (frequency("!", "at least", 3), number("characters", "less than", 4)),
+        (language("en"), answers("Yes", "No")),
+        (language("en"), CONSTRAINED),
+        (language("sr"), script("Latin")),
+        (language("uz"), script("Cyrillic")),
+        (JSON, CONSTRAINED),
+        (PLAIN, start("In short:")),
+        (PLAIN, sections("Part", 2)),
+        (ONE_LINE, end("Bye.")),
+        (number("sentences", "less than", 9), bullets(8)),
         (letters("e", "less than", 3), number("words", "less than", 100)),
         (CONSTRAINED, forbidden("maybe")),
         (start("In short"), start("In short: no")),
@@ -261,7 +296,14 @@ def test_drawn_sets_are_seeded_and_without_conflict() -> None:
 
 def test_every_kind_is_drawn() -> None:
     kinds = {each.kind for n in range(60) for each in draw_requirements(random.Random(n), 6)}
-    assert kinds == set(CHECKED)
+    assert kinds == set(DRAWN)
+
+
+def test_a_prompt_to_repeat_is_drawn_only_where_it_is_asked_for() -> None:
+    name = "combination:repeat_prompt"
+    assert name not in DRAWN
+    assert name not in {Requirement.draw(n).kind for n in range(400)}
+    assert draw_requirements(random.Random(0), 1, [name])[0].kind == name
 
 
 def test_a_set_that_cannot_be_drawn_ends_in_an_error() -> None:

@@ -114,6 +114,9 @@ def test_bullet_points_are_counted_exactly(response: str, expected: str) -> None
         ("** ** and * * and *", "0 of 2 highlighted sections"),
         ("*one\ntwo*", "0 of 2 highlighted sections"),
         ("* one\n* two\n", "0 of 2 highlighted sections"),
+        ("* Note **this** well", "1 of 2 highlighted sections"),
+        ("* a *b* c\n* d *e*", ""),
+        ("*one *two*", "1 of 2 highlighted sections"),
     ],
 )
 def test_highlighted_sections_are_counted_once(response: str, expected: str) -> None:
@@ -150,6 +153,21 @@ def test_a_title_stands_in_double_brackets(response: str, expected: str) -> None
         ("call `f`", "has code"),
         ("[here](http://a.b)", "has a link"),
         ("| a | b |", "has a table"),
+        ("2*3*4=24", ""),
+        ("f(x)=a*b and c*d", ""),
+        ("2**3**2 and a*(b+c)*d", ""),
+        ("snake_case_name, a_b and c_d", ""),
+        ("1. one\n2. two", ""),  # so does plain text
+        ("a > b, a -> b\n~5\n\n=====", ""),
+        ("a __bold__ word", "has emphasis"),
+        ("so _slanted words_.", "has emphasis"),
+        ("(*so*)", "has emphasis"),
+        ("***so***", "has emphasis"),
+        ("as he said:\n> quote", "has a quotation"),
+        ("Title\n=====\nText", "has a heading"),
+        ("Title\r\n=====\r\nText", "has a heading"),
+        ("~~gone~~", "has struck out text"),
+        ("a\r\n---\r\nb", "has a rule"),
     ],
 )
 def test_markdown_is_named(response: str, expected: str) -> None:
@@ -195,6 +213,9 @@ def test_placeholders_stand_in_brackets(response: str, expected: str) -> None:
         ("P.S.", "Text.\nP.P.S. More", "no line starts with 'P.S.'"),
         ("P.S.", "Text.\nPS: more", "no line starts with 'P.S.'"),
         ("(note)", "Text.\n(Note) more", ""),
+        ("One more thing:", "Text.\nOne more thing: bye", ""),
+        ("One more thing:", "Text.\n*one  more thing: bye*", ""),
+        ("One more thing:", "Text.\nOne more\nthing: bye", "no line starts with 'One more thing:'"),
     ],
 )
 def test_a_line_starts_with_the_postscript_marker(
@@ -214,6 +235,40 @@ def test_a_line_starts_with_the_postscript_marker(
 )
 def test_a_response_ends_with_the_phrase(response: str, expected: str) -> None:
     assert reason("startend:end_checker", response, end_phrase="That is all!") == expected
+
+
+@pytest.mark.parametrize(
+    ("phrase", "response", "follows"),
+    [
+        ("no", "I say no", True),
+        ("no", 'He said "no"', True),
+        ("no", "At the casino", False),
+        ("no.", "At the casino.", False),
+        ("!", "Well!", True),
+        ("再见", "我们再见", True),
+    ],
+)
+def test_an_end_phrase_does_not_begin_within_a_word(
+    phrase: str, response: str, follows: bool
+) -> None:
+    assert (reason("startend:end_checker", response, end_phrase=phrase) == "") == follows
+
+
+@pytest.mark.parametrize(
+    ("phrase", "response", "follows"),
+    [
+        ("To begin with", "To begin with, no.", True),
+        ("To begin with", "To begin with", True),
+        ("To begin with", "To begin without it", False),
+        ("My answer:", "My answer:no", True),
+        ("好的", "好的我们开始。", True),
+        ("कल", "कला", False),
+    ],
+)
+def test_a_start_phrase_does_not_end_within_a_word(
+    phrase: str, response: str, follows: bool
+) -> None:
+    assert (reason("startend:start_phrase", response, start_phrase=phrase) == "") == follows
 
 
 def test_quotation_marks_of_the_phrase_itself_do_not_matter() -> None:

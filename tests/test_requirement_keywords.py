@@ -28,6 +28,13 @@ def reason(kind: str, response: str, **parameters: Any) -> str:
         ("ÉTÉ été", "été", 2),
         ("aaa", "aa", 0),
         ("caa aa", "aa", 1),
+        ("我喜欢苹果和香蕉。", "苹果", 1),
+        ("苹果苹果", "苹果", 2),
+        ("用Python编程", "python", 1),
+        ("ฉันกินข้าวทุกวัน", "ข้าว", 1),
+        ("कला और कल", "कल", 1),  # the vowel sign goes on with the word
+        ("हैं हैं", "हैं", 2),
+        ("cafe\u0301 cafe", "cafe", 1),
     ],
 )
 def test_keywords_occur_as_whole_words_in_any_case(text: str, keyword: str, count: int) -> None:
@@ -47,6 +54,13 @@ def test_every_keyword_exists(response: str, expected: str) -> None:
     assert reason("existence", response, keywords=["farmer", "river"]) == expected
 
 
+def test_blanks_around_keywords_are_no_part_of_them() -> None:
+    assert reason("forbidden_words", "It is bad.", forbidden_words=[" bad"]) == "with 'bad'"
+    assert reason("existence", "Bad!", keywords=["bad ", " bad"]) == ""
+    requirement = Requirement("keywords:existence", keywords=["bad ", " bad\n"])
+    assert requirement.parameters == {"keywords": ("bad",)}
+
+
 def test_keywords_are_no_regular_expressions() -> None:
     assert reason("existence", "abc", keywords=["a.c"]) == "without 'a.c'"
     assert reason("existence", "what? (", keywords=["(", "?"]) == ""
@@ -62,6 +76,7 @@ def test_keywords_are_no_regular_expressions() -> None:
         ("Everything is GOOD, very good.", "with 'good', 'very'"),
         ("everything", ""),
         ("very-good", "with 'good', 'very'"),
+        ("very\u0301", ""),
     ],
 )
 def test_forbidden_words_are_found_whole(response: str, expected: str) -> None:
@@ -130,3 +145,12 @@ def test_a_letter_is_one_character(letter: object) -> None:
 def test_a_relation_that_is_none_is_refused(relation: object) -> None:
     with pytest.raises(ValueError, match="relation must be one of 'at least', 'less than', got"):
         Requirement("keywords:frequency", relation=relation, keyword="a", frequency=1)
+
+
+def test_rare_letters_are_drawn_a_few_times_at_least() -> None:
+    drawn = [Requirement.draw(n, ["keywords:letter_frequency"]).parameters for n in range(1500)]
+    rare = [each for each in drawn if each["letter"] in "jqxz"]
+    at_least = [each for each in rare if each["let_relation"] == "at least"]
+    assert {each["let_frequency"] for each in at_least} == {1, 2, 3, 4}
+    assert max(each["let_frequency"] for each in rare if each not in at_least) > 20
+    assert max(each["let_frequency"] for each in drawn if each["letter"] == "e") > 20

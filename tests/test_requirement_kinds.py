@@ -106,7 +106,9 @@ def test_wordings_differ_and_show_every_parameter(name: str) -> None:
         for wording, text in zip(kind.wordings, filled, strict=True):
             named = {field for _, field, _, _ in string.Formatter().parse(wording) if field}
             assert named == words.keys()
-            assert text == text.strip() and not re.search(r"[{}]|\b1 (?!is\b)\w+s\b", text)
+            assert text == text.strip() and not re.search(
+                r"[{}]|\b1 (?!is\b|must\b)\w+s\b|\beach\b|\b0 times", text
+            )
         assert requirement.wording(seed) in filled
 
 
@@ -121,12 +123,32 @@ def test_wordings_differ_and_show_every_parameter(name: str) -> None:
          "Your answer must contain exactly 1 bullet point. Use Markdown bullets such as: "
          "* A point."),
         ("keywords:frequency", {"relation": "less than", "keyword": "so", "frequency": 1},
-         'The word "so" must appear exactly 0 times in your response.'),
+         'The word "so" must not appear in your response.'),
+        ("keywords:frequency", {"relation": "at least", "keyword": "New York", "frequency": 2},
+         'The phrase "New York" must appear at least twice in your response.'),
+        ("keywords:letter_frequency",
+         {"let_relation": "less than", "letter": "e", "let_frequency": 1},
+         'The letter "e" must not appear in your response.'),
         ("keywords:letter_frequency",
          {"let_relation": "at least", "letter": "#", "let_frequency": 1},
          'The character "#" must appear at least once in your response.'),
         ("keywords:existence", {"keywords": ["a", "b c"]},
-         'Include these keywords in your response: "a", "b c".'),
+         'Include the keywords "a" and "b c" in your response.'),
+        ("keywords:existence", {"keywords": ["learn"]},
+         'Include the keyword "learn" in your response.'),
+        ("keywords:forbidden_words", {"forbidden_words": ["a", "b", "c"]},
+         'Do not use the words "a", "b" or "c".'),
+        ("keywords:forbidden_words", {"forbidden_words": ["a"]}, 'Do not use the word "a".'),
+        ("detectable_format:one_of_answers", {"answers": ["yes"]},
+         'Answer with "yes" and nothing else.'),
+        ("detectable_format:one_of_answers", {"answers": ["yes", "no"]},
+         'Answer with "yes" or "no" and nothing else.'),
+        ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 1},
+         'Your response must have 1 section, headed "Part 1".'),
+        ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 3},
+         'Your response must have 3 sections, headed "Part 1", "Part 2" and "Part 3".'),
+        ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 4},
+         'Your response must have 4 sections, headed "Part 1", "Part 2", "Part 3" and so on.'),
         ("language:response_language", {"language": "sw"},
          "Your entire response must be in Swahili; no other language is allowed."),
     ],

@@ -57,6 +57,26 @@ def test_a_text_that_tells_no_language_does_not_follow(text: str) -> None:
         assert verdict.reason == f"nothing tells that it is {LANGUAGES[code][0]}"
 
 
+@pytest.mark.parametrize(
+    ("code", "script", "sample"),
+    [
+        ("sr", "Latin", "Deca piju mleko svakog jutra pre nego što krenu u školu."),
+        ("sr", "Cyrillic", "Деца пију млеко сваког јутра пре него што крену за школу."),
+        ("uz", "Latin", "Bolalar har kuni ertalab maktabga borishdan oldin sut ichadilar."),
+        ("uz", "Cyrillic", "Болалар ҳар куни эрталаб мактабга боришдан олдин сут ичадилар."),
+    ],
+)
+def test_a_language_of_two_scripts_is_told_in_both(code: str, script: str, sample: str) -> None:
+    requirement, letters = (
+        Requirement(KIND, language=code),
+        Requirement("characters:script", script=script),
+    )
+    assert requirement.check(sample) and letters.check(sample)
+    language = requirement.language()
+    assert language is not None and sample in language
+    assert requirement.conflict(letters) is None and letters.conflict(requirement) is None
+
+
 def test_the_reason_names_both_languages() -> None:
     verdict = Requirement(KIND, language="de").check(SAMPLES["fr"])
     assert verdict.reason == "French, not German"

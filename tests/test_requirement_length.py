@@ -25,6 +25,9 @@ def reason(kind: str, response: str, **parameters: Any) -> str:
         ("at least", 2, "?! -- ...", "0 words, not at least 2"),
         ("at least", 2, "well", "1 word, not at least 2"),
         ("at least", 2, "Ça va?", ""),
+        ("at least", 5, "बच्चे हर सुबह पढ़ते", "4 words, not at least 5"),
+        ("at least", 3, "cafe\u0301 \u0301 x", "2 words, not at least 3"),
+        ("at least", 3, "one ⚠\ufe0f two", "2 words, not at least 3"),
     ],
 )
 def test_words_are_runs_of_letters_and_digits(
@@ -99,6 +102,7 @@ def test_paragraphs_have_asterisks_between_them(response: str, expected: str) ->
         ('\n\nOne.\n\n"Summary" it is.', ""),
         ("One.\n\n## SUMMARY", ""),
         ("One.\n\nThe summary.", "paragraph 2 starts with 'the', not 'summary'"),
+        ("One.\n\nSummary\u0301.", "paragraph 2 starts with 'summary\u0301', not 'summary'"),
         ("One.\n\nSummaryless.", "paragraph 2 starts with 'summaryless', not 'summary'"),
         ("One.\n\n?!", "paragraph 2 has no word, not 'summary'"),
         ("One.\nSummary.", "1 paragraph, not 2"),

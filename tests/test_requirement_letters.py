@@ -17,6 +17,9 @@ def reason(kind: str, response: str, **parameters: Any) -> str:
     [
         ("ALL IN CAPITALS, 24/7!", ""),
         ("CAFÉ NOËL", ""),
+        ("HAWAI\u02bbI, 5 µM, Nº 1, 1ª", ""),
+        ("ª º µ \u02bb", "has no letters"),
+        ("\U0001d41a", "has the letter '\U0001d41a'"),
         ("DAS IST GUT", ""),  # which language it is, is another requirement
         ("NEARLY aLL", "has the letter 'a'"),
         ("ΩΣ", "has the letter 'Ω'"),
@@ -35,6 +38,8 @@ def test_capitals_are_latin_and_upper(response: str, expected: str) -> None:
     [
         ("all in small letters, 24/7!", ""),
         ("straße, café", ""),
+        ("hawai\u02bbi, 5 µm, nº 1, 1ª", ""),
+        ("\U0001d400", "has the letter '\U0001d400'"),
         ("i Am", "has the letter 'A'"),
         ("привет", "has the letter 'п'"),
         ("ǅ", "has the letter 'ǅ'"),
@@ -72,6 +77,10 @@ def test_words_in_capitals_are_counted(
     ("script", "response", "expected"),
     [
         ("Latin", "Plain text, Ærøskøbing 12.", ""),
+        ("Latin", "Hawai\u02bbi, 5 µm, 1º, 1ª", ""),
+        ("Cyrillic", "5 µ, да", ""),
+        ("Latin", "カー", "has the letter 'カ', which is not Latin"),
+        ("Han", "5 µ", "has no letters"),
         ("Latin", "a ж", "has the letter 'ж', which is not Latin"),
         ("Cyrillic", "Привет, мир! 1", ""),
         ("Cyrillic", "Привет, world", "has the letter 'w', which is not Cyrillic"),

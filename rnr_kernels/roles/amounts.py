@@ -1,5 +1,7 @@
 """IFEval's two relations between a count and a limit, and counts in English."""
 
+from collections.abc import Sequence
+
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 AT_LEAST = "at least"
@@ -44,12 +46,18 @@ def amount(relation: str, limit: int, noun: str) -> str:
     return f"at most 1 {noun}" if limit == 2 else f"fewer than {counted(limit, noun)}"
 
 
-def times(relation: str, limit: int) -> str:
-    """How often something must appear: "at least once", "fewer than 3 times"."""
+def appear(relation: str, limit: int) -> str:
+    """What something must do: "appear at least once", "appear fewer than 3 times", "not appear"."""
     if relation == LESS_THAN and limit <= 2:
-        return "exactly 0 times" if limit == 1 else "at most once"
+        return "not appear" if limit == 1 else "appear at most once"
     often = {1: "once", 2: "twice"}.get(limit, f"{limit} times")
-    return f"{'at least' if relation == AT_LEAST else 'fewer than'} {often}"
+    return f"appear {'at least' if relation == AT_LEAST else 'fewer than'} {often}"
+
+
+def listed(texts: Sequence[str], last: str) -> str:
+    """Texts in quotation marks, `last` ("and", "or") before the last one."""
+    quoted = [f'"{each}"' for each in texts]
+    return f" {last} ".join([*([", ".join(quoted[:-1])] if quoted[1:] else []), quoted[-1]])
 
 
 def compared(count: int, relation: str, limit: int, found: str) -> Verdict:

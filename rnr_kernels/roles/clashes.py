@@ -10,7 +10,6 @@ CLASHES: tuple[tuple[str, tuple[str, ...], str], ...] = (
             "combination:repeat_prompt",
             "combination:two_responses",
             "detectable_content:postscript",
-            "detectable_format:constrained_response",
             "detectable_format:multiple_sections",
             "detectable_format:number_bullet_lists",
             "detectable_format:number_highlighted_sections",

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
-from rnr_kernels.roles.kinds import CHECKED
+from rnr_kernels.roles.kinds import DRAWN
 from rnr_kernels.roles.requirement import Requirement
 
 SHUFFLES = 20
@@ -27,10 +27,10 @@ def draw_requirements(
 ) -> list[Requirement]:
     """`count` requirements of different kinds, no two of which conflict.
 
-    Of all kinds that a program can check, or of `kinds`. Raises ValueError if there are fewer
+    Of the kinds `DRAWN`, or of `kinds`. Raises ValueError if there are fewer
     kinds, and if no such set was found.
     """
-    names = list(dict.fromkeys(CHECKED if kinds is None else kinds))
+    names = list(dict.fromkeys(DRAWN if kinds is None else kinds))
     if not 0 <= count <= len(names):
         raise ValueError(f"count must be from 0 to {len(names)}, the number of kinds, got {count}")
     best: list[Requirement] = []

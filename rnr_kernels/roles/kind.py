@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from rnr_kernels.roles.amounts import Interval, disjoint
+from rnr_kernels.roles.amounts import Interval, disjoint, listed
 from rnr_kernels.roles.clashes import clash
 from rnr_kernels.roles.parameters import parameter_of
-from rnr_kernels.roles.text import shown
+from rnr_kernels.roles.text import ends_with, shown, starts_with
 from rnr_kernels.roles.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ class Kind(ABC):
     def words(self) -> dict[str, str]:
         """The parameters as they stand in a wording."""
         return {
-            name: ", ".join(f'"{each}"' for each in value)
-            if isinstance(value, tuple)
-            else str(value)
+            name: listed(value, "and") if isinstance(value, tuple) else str(value)
             for name, value in self.parameters().items()
         }
 
@@ -98,6 +96,10 @@ class Kind(ABC):
     def refuses(self, text: str, *, any_case: bool) -> bool:
         """Whether no response that follows contains `text` (in any case if `any_case`)."""
         return False
+
+    def allows_answer(self, answer: str) -> bool:
+        """Whether a few words may be the whole response."""
+        return bool(self.check(answer))
 
     def bounds(self) -> dict[str, Interval]:
         """Between which counts of what a response that follows has: {"words": (300, None)}."""
@@ -118,8 +120,8 @@ class Kind(ABC):
                 texts = " or ".join(shown(text) for text in needed.texts)
                 return f"{self.name} rules out {texts}, which {other.name} needs"
         for mine, theirs, is_part, verb in (
-            (self.opening(), other.opening(), str.startswith, "start"),
-            (self.closing(), other.closing(), str.endswith, "end"),
+            (self.opening(), other.opening(), starts_with, "start"),
+            (self.closing(), other.closing(), ends_with, "end"),
         ):
             if mine and theirs and not is_part(mine, theirs) and not is_part(theirs, mine):
                 return f"a response cannot {verb} with both {shown(mine)} and {shown(theirs)}"

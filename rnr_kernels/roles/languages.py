@@ -41,8 +41,17 @@ All are labels of py3langid. It has more, rare or close to one of these; among f
 short English answer is less often taken for one of them.
 """
 
+ALSO_WRITTEN_IN = {"sr": "Latin", "uz": "Cyrillic"}
+"""A second script of languages that py3langid tells in both."""
+
 LEAST_PROBABILITY = 0.04
 """Where the model has no evidence, each language is as likely as the next, at most 2 in 83."""
+
+
+def scripts_of(code: str) -> tuple[str, ...]:
+    """The scripts that a language is written in, the first of them more often."""
+    first = LANGUAGES[code][1]
+    return (first, ALSO_WRITTEN_IN[code]) if code in ALSO_WRITTEN_IN else (first,)
 
 
 def language_of(text: str) -> str | None:

@@ -73,7 +73,7 @@ def character(*, drawn: Sequence[str]) -> Any:
 
 
 def text(*, drawn: Sequence[str], longest: int = 10_000) -> Any:
-    """Some text that is not blank; drawn from examples."""
+    """Some text that is not blank, kept without blanks around it; drawn from examples."""
 
     def check(name: str, value: object) -> str:
         return _text(name, value, longest)
@@ -103,11 +103,12 @@ def _texts(name: str, value: object, most: int) -> tuple[str, ...]:
 
 
 def _text(name: str, value: object, longest: int) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > longest:
-        shown = f"{len(value)} characters" if isinstance(value, str) and value.strip() else value
+    stripped = value.strip() if isinstance(value, str) else ""
+    if not 1 <= len(stripped) <= longest:
+        shown = f"{len(stripped)} characters" if stripped else value
         raise ValueError(f"{name} must be text of 1 to {longest} characters, got {shown!r:.60}")
-    check_text(value, name)
-    return value
+    check_text(stripped, name)
+    return stripped
 
 
 def _field(check: Callable[[str, object], Any], draw: Draw) -> Any:

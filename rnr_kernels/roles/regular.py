@@ -7,7 +7,6 @@ from rnr_kernels.automata.languages import (
     EMPTY,
     EVERYTHING,
     Language,
-    at_least,
     characters,
     concatenation,
     contains,
@@ -88,11 +87,10 @@ def divided(divider: str, parts: int) -> Language:
 def occurring(keyword: str, relation: str, times: int) -> Language:
     """Texts in which `text.occurrences` counts so many."""
     keyword = keyword.lower()
-    opens, closes = keyword[0] in is_word(), keyword[-1] in is_word()
-    other = characters(~is_word())
-    before = EMPTY | (EVERYTHING + other) if opens else EVERYTHING
-    after = EMPTY | (other + EVERYTHING) if closes else EVERYTHING
-    found = before + literal(keyword)
+    opens, closes = text.joins(keyword[0]), text.joins(keyword[-1])
+    other = characters(~joining())
+    after = after_word(keyword)
+    found = before_word(keyword) + literal(keyword)
     if closes and not opens:
         # What ends one occurrence may begin the next, as in "-a-a".
         often = EVERYTHING + (literal(keyword) + after).repeated(times, times)
@@ -102,16 +100,55 @@ def occurring(keyword: str, relation: str, times: int) -> Language:
     return lowered(often if relation == AT_LEAST else ~often)
 
 
-def counted_events(event: Language, relation: str, times: int) -> Language:
-    """Texts with so many events that do not overlap."""
-    often = at_least(event, times)
-    return often if relation == AT_LEAST else ~often
+def before_word(phrase: str) -> Language:
+    """What may stand before a phrase that does not begin within a word."""
+    return EMPTY | (EVERYTHING + characters(~joining())) if text.joins(phrase[0]) else EVERYTHING
+
+
+def after_word(phrase: str) -> Language:
+    """What may stand after a phrase that does not end within a word."""
+    return EMPTY | (characters(~joining()) + EVERYTHING) if text.joins(phrase[-1]) else EVERYTHING
+
+
+@cache
+def marks() -> Characters:
+    """The marks that are parts of words, `text.MARK`."""
+    return _found(text.MARK)
+
+
+@cache
+def of_words() -> Characters:
+    """What stands in words: "\\w" and marks."""
+    return is_word() | marks()
+
+
+@cache
+def without_lone_marks() -> Language:
+    """The texts in which every mark is part of a word."""
+    lone = characters(marks())
+    return ~((lone + EVERYTHING) | contains(characters(~of_words()) + lone))
+
+
+@cache
+def joining() -> Characters:
+    """The characters that `text.joins` says are of one word side by side."""
+    return of_words() - _found(text.SPACELESS)
 
 
 @cache
 def foreign_letters(script: str) -> Characters:
     """The characters that `text.foreign_letter` finds."""
-    return found_by(text.library("regex").compile(text.foreign_letters(script)))
+    return _found(text.foreign_letters(script))
+
+
+@cache
+def own_letters(script: str) -> Characters:
+    """The letters that `text.has_letter` looks for."""
+    return _found(text.own_letters(script))
+
+
+def _found(pattern: str) -> Characters:
+    return found_by(text.library("regex").compile(pattern))
 
 
 @cache

@@ -15,7 +15,7 @@ from rnr_kernels.automata.counts import Count
 from rnr_kernels.automata.languages import Language
 from rnr_kernels.automata.tokens import TokenTree
 from rnr_kernels.roles.kind import Guarantee, Kind
-from rnr_kernels.roles.kinds import CHECKED, KINDS
+from rnr_kernels.roles.kinds import DRAWN, KINDS
 from rnr_kernels.roles.loose import loose_variants
 from rnr_kernels.roles.regular import not_blank
 from rnr_kernels.roles.verdict import Verdict, failed
@@ -61,9 +61,9 @@ class Requirement:
 
     @classmethod
     def draw(cls, seed: int | random.Random, kinds: Iterable[str] | None = None) -> Self:
-        """A requirement of a random kind (of `kinds`) with random parameters."""
+        """A requirement of a random kind, of `DRAWN` or of `kinds`, with random parameters."""
         rng = seed if isinstance(seed, random.Random) else random.Random(seed)
-        names = list(CHECKED if kinds is None else kinds)
+        names = list(DRAWN if kinds is None else kinds)
         drawn = kind_named(rng.choice(names)).draw(rng)
         return cls(drawn.name, **drawn.parameters())
 

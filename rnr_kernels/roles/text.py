@@ -8,11 +8,24 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
+from unicodedata import category
 
 from rnr_kernels.loading import check_installed
 
 WORD = re.compile(r"\w+")
-"""IFEval counts these runs as words, so that our figures can stand beside its: "don't" is two."""
+"""IFEval counts these runs as words, so that our figures can stand beside its: "don't" is two.
+
+Marks apart (`MARK`), of which it takes each for the end of a word.
+"""
+MARK = r"[^\P{M}\uFE00-\uFE0F]+"
+"""What combines with the letter before it, such as the vowel signs of Devanagari, as a pattern of
+the library regex. Not the selectors that follow emoji, which belong to no word.
+"""
+SPACELESS_SCRIPTS = (
+    "Han", "Hiragana", "Katakana", "Khmer", "Lao", "Myanmar", "Thai", "Tibetan"
+)  # fmt: skip
+"""Scripts in which no spaces stand between words."""
+SPACELESS = "[" + "".join(rf"\p{{Script_Extensions={each}}}" for each in SPACELESS_SCRIPTS) + "]+"
 
 QUOTE = '"'
 BLANK_LINE = re.compile(r"\n\s*\n")
@@ -30,8 +43,8 @@ def library(name: str) -> Any:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores."""
-    return WORD.findall(text)
+    """Runs of letters, digits and underscores, without the marks in them."""
+    return WORD.findall(text if text.isascii() else _pattern(MARK).sub("", text))
 
 
 def sentences(text: str) -> list[str]:
@@ -63,6 +76,15 @@ def paragraphs(text: str) -> list[str]:
     return [found.strip() for found in BLANK_LINE.split(text) if found.strip()]
 
 
+def divided(text: str, divider: str) -> list[str]:
+    """What stands between dividers, stripped; a blank part at either end is left out."""
+    parts = [part.strip() for part in text.split(divider)]
+    if len(parts) > 1:
+        parts = parts[not parts[0] :]
+        parts = parts[: len(parts) - (not parts[-1])]
+    return parts
+
+
 def lines(text: str) -> list[str]:
     """The lines, without surrounding blanks, and without blank ones."""
     return [line for line in map(str.strip, text.split("\n")) if line]
@@ -71,17 +93,14 @@ def lines(text: str) -> list[str]:
 def occurrences(text: str, keyword: str) -> int:
     """How often a keyword stands in a text as a whole word, whatever its case; none overlap.
 
-    Where the keyword begins (ends) with a letter, digit or underscore, none may stand before
-    (after) it. So "C++" occurs in "C++17" and "!" in "Oh!", and "cat" not in "cats".
+    Where the keyword begins (ends) with a character that `joins`, none may stand before (after)
+    it. So "C++" occurs in "C++17" and "!" in "Oh!", and "cat" not in "cats".
     """
     text, keyword = text.lower(), keyword.lower()
-    opens, closes = _is_word(keyword[0]), _is_word(keyword[-1])
     count, start = 0, text.find(keyword)
     while start >= 0:
         end = start + len(keyword)
-        if (opens and start and _is_word(text[start - 1])) or (
-            closes and end < len(text) and _is_word(text[end])
-        ):
+        if is_within_word(text, start) or is_within_word(text, end):
             end = start + 1
         else:
             count += 1
@@ -89,30 +108,81 @@ def occurrences(text: str, keyword: str) -> int:
     return count
 
 
+def joins(character: str) -> bool:
+    """Whether another such character beside it is of the same word.
+
+    Letters, digits, underscores and marks; not those of scripts without spaces, in which nothing
+    tells where a word ends.
+    """
+    if character.isascii():
+        return character.isalnum() or character == "_"
+    is_of_word = character.isalnum() or _pattern(MARK).match(character)
+    return bool(is_of_word and not _pattern(SPACELESS).match(character))
+
+
+def is_within_word(text: str, at: int) -> bool:
+    """Whether a cut before the character `at` is one through a word."""
+    return 0 < at < len(text) and joins(text[at - 1]) and joins(text[at])
+
+
+def starts_with(text: str, phrase: str) -> bool:
+    """Whether a text starts with a phrase and no word of it goes on behind."""
+    return text.startswith(phrase) and not is_within_word(text, len(phrase))
+
+
+def ends_with(text: str, phrase: str) -> bool:
+    """Whether a text ends with a phrase that does not begin within a word."""
+    return text.endswith(phrase) and not is_within_word(text, len(text) - len(phrase))
+
+
 def foreign_letter(text: str, script: str) -> str | None:
     """The first letter that is not of a script (of Unicode's names, such as Latin), or None.
 
-    Japanese is Hiragana, Katakana and Han. Marks, digits and punctuation are no letters.
+    Japanese is Hiragana, Katakana and Han. Marks, digits and punctuation are no letters, and
+    letters that all scripts share, such as the micro sign, are foreign in none.
     """
     if text.isascii():
         if script == "Latin":
             return None
         found = re.search("[A-Za-z]", text)
         return found[0] if found else None
-    other = library("regex").search(foreign_letters(script), text)
+    other = _pattern(foreign_letters(script)).search(text)
     return other[0][0] if other else None
+
+
+def has_letter(text: str, script: str) -> bool:
+    """Whether one of its letters is of a script."""
+    if text.isascii():
+        return script == "Latin" and re.search("[A-Za-z]", text) is not None
+    return _pattern(own_letters(script)).search(text) is not None
 
 
 def foreign_letters(script: str) -> str:
     """The letters that are not of a script, as a pattern of the library regex."""
+    return rf"(?:(?![{_own(script)}\p{{Script_Extensions=Common}}])\p{{L}})+"
+
+
+def own_letters(script: str) -> str:
+    """The letters of a script, as a pattern of the library regex."""
+    return rf"(?:(?=[{_own(script)}])\p{{L}})+"
+
+
+def _own(script: str) -> str:
     parts = ("Hiragana", "Katakana", "Han") if script == "Japanese" else (script,)
-    own = "".join(rf"\p{{Script_Extensions={part}}}" for part in parts)
-    return rf"(?:(?![{own}])\p{{L}})+"
+    return "".join(rf"\p{{Script_Extensions={part}}}" for part in parts)
 
 
 def is_letter(character: str) -> bool:
-    """Whether it is a letter or has a case, as the Roman numeral sign has."""
-    return character.isalpha() or character.lower() != character or character.upper() != character
+    """Whether it has a case, as a Roman numeral sign has too, or is a letter of none.
+
+    Not those that stand beside letters of either case: the ordinal signs, the micro sign, and
+    modifiers such as the turned comma of Hawaiian.
+    """
+    if character in "\u00aa\u00b5\u00ba":
+        return False
+    if character.lower() != character or character.upper() != character:
+        return True
+    return character.isalpha() and category(character) != "Lm"
 
 
 def bare(text: str) -> str:
@@ -125,5 +195,6 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "...")
 
 
-def _is_word(character: str) -> bool:
-    return WORD.match(character) is not None
+@cache
+def _pattern(pattern: str) -> Any:
+    return library("regex").compile(pattern)

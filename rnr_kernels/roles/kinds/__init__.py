@@ -10,16 +10,19 @@ A check takes what IFEval's takes, except where that grades something else than 
     existence, frequency        the keyword as it is written, no regular expression
     frequency                   whole words: "other" has no "the"
     forbidden_words             a word may begin or end with a sign, as in "C++"
+    forbidden_words, frequency  in scripts without spaces, such as Han, also within longer words
     nth_paragraph_first_word    n counts paragraphs that are not blank, as their number does
+    number_words                a mark, such as a vowel sign of Devanagari, ends no word
     number_sentences            sentencex in place of NLTK's punkt; a list's items are sentences
     capital_word_frequency      words as in number_words, in place of NLTK's tokens
     number_bullet_lists         a blank after the marker: *emphasis*, --- and -5 are no points
-    number_highlighted_sections ***text*** counts once
+    number_highlighted_sections ***text*** counts once; no blank inside next to the asterisks
     number_placeholders         [] and [ ] are none
     title                       every <<title>> is looked at, so << >> and << >> have none
-    postscript                  the marker starts its line
+    postscript                  the marker starts its line; blanks in it may be left out
     json_format                 NaN and Infinity are not JSON; no depth or number ends in a crash
-    end_checker                 a phrase may end in quotation marks itself
+    end_checker                 a phrase may end in quotation marks itself; it does not begin
+                                within a word, as "no" in "casino"
 """
 
 from rnr_kernels.roles.kind import Kind
@@ -98,3 +101,6 @@ KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (*IFEVAL, *OURS, *JU
 
 CHECKED: tuple[str, ...] = tuple(kind.name for kind in (*IFEVAL, *OURS))
 """The names of those that a program can check."""
+
+DRAWN: tuple[str, ...] = tuple(name for name in CHECKED if name != RepeatPrompt.name)
+"""Of these, the ones drawn where no kinds are named: no drawn prompt is the user's own."""

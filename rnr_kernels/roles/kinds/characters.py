@@ -10,8 +10,8 @@ from rnr_kernels.roles.amounts import Interval
 from rnr_kernels.roles.clashes import ENGLISH_CASES
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.parameters import one_of
-from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters
-from rnr_kernels.roles.text import foreign_letter, library
+from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters, own_letters
+from rnr_kernels.roles.text import foreign_letter, has_letter, library
 from rnr_kernels.roles.token_rules import without_characters
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 from rnr_kernels.rules.kinds import RuleSet
@@ -98,7 +98,10 @@ class NoEmoji(Kind):
 
 @dataclass(frozen=True)
 class Script(Kind):
-    """Every letter is of one script, by Unicode's Script_Extensions, and there is a letter."""
+    """Every letter is of one script, by Unicode's Script_Extensions, and there is one.
+
+    Letters that all scripts share, such as the micro sign, may stand beside them.
+    """
 
     script: str = one_of(
         SCRIPTS, drawn=("Arabic", "Cyrillic", "Devanagari", "Greek", "Han", "Hangul", "Latin")
@@ -120,12 +123,11 @@ class Script(Kind):
         found = foreign_letter(response, self.script)
         if found is not None:
             return failed(f"has the letter {found!r}, which is not {self.script}")
-        has_letter = any(map(str.isalpha, response))
-        return FOLLOWED if has_letter else failed("has no letters")
+        return FOLLOWED if has_letter(response, self.script) else failed("has no letters")
 
     def accepted(self) -> Language:
         own = ~foreign_letters(self.script)
-        return all_texts_of(own) & contains(characters(cased("isalpha")))
+        return all_texts_of(own) & contains(characters(own_letters(self.script)))
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
         return without_characters(tokenizer, foreign_letters(self.script), label=self.name)

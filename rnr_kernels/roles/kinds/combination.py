@@ -10,6 +10,7 @@ from rnr_kernels.roles.parameters import text
 from rnr_kernels.roles.pools import QUESTIONS
 from rnr_kernels.roles.regular import blanks, divided
 from rnr_kernels.roles.text import QUOTE, bare, shown
+from rnr_kernels.roles.text import divided as text_parts
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 DIVIDER = "******"
@@ -17,7 +18,7 @@ DIVIDER = "******"
 
 @dataclass(frozen=True)
 class RepeatPrompt(Kind):
-    """The response starts with the prompt, in any case, blanks at both ends of either apart."""
+    """The response starts with the prompt, in any case, blanks before it apart."""
 
     prompt_to_repeat: str = text(drawn=QUESTIONS, longest=100_000)
 
@@ -31,23 +32,23 @@ class RepeatPrompt(Kind):
     )
 
     def check(self, response: str) -> Verdict:
-        prompt = self.prompt_to_repeat.strip()
-        if response.strip().lower().startswith(prompt.lower()):
+        if response.strip().lower().startswith(self.prompt_to_repeat.lower()):
             return FOLLOWED
-        return failed(f"starts with {shown(response.strip())}, not {shown(prompt)}")
+        start, wanted = shown(response.strip()), shown(self.prompt_to_repeat)
+        return failed(f"starts with {start}, not {wanted}")
 
     def accepted(self) -> Language:
-        prompt = literal(self.prompt_to_repeat.strip().lower())
+        prompt = literal(self.prompt_to_repeat.lower())
         return lowered(blanks() + prompt + EVERYTHING)
 
     def needs(self) -> tuple[Needed, ...]:
-        return (Needed((self.prompt_to_repeat.strip(),)),)
+        return (Needed((self.prompt_to_repeat,)),)
 
     def opening(self) -> str:
         return bare(self.prompt_to_repeat)
 
     def conflict(self, other: Kind) -> str | None:
-        if isinstance(other, Quotation) and not self.prompt_to_repeat.strip().startswith(QUOTE):
+        if isinstance(other, Quotation) and not self.prompt_to_repeat.startswith(QUOTE):
             return f"{self.name} leaves no place for the quotation mark in front"
         return super().conflict(other)
 
@@ -65,10 +66,7 @@ class TwoResponses(Kind):
     )
 
     def check(self, response: str) -> Verdict:
-        parts = [part.strip() for part in response.split(DIVIDER)]
-        if len(parts) > 1:
-            parts = parts[not parts[0] :]
-            parts = parts[: len(parts) - (not parts[-1])]
+        parts = text_parts(response, DIVIDER)
         if "" in parts:
             return failed(f"response {parts.index('') + 1} is empty")
         if len(parts) != 2:
@@ -83,4 +81,6 @@ class TwoResponses(Kind):
         return (Needed((DIVIDER,)),)
 
     def bounds(self) -> dict[str, Interval]:
-        return {"lines": (3, None)}
+        # Each is a sentence at least, though the check of sentences may run two without full stops
+        # into one.
+        return {"lines": (3, None), "sentences": (2, None)}

@@ -19,7 +19,7 @@ from rnr_kernels.roles.amounts import Interval, counted, enough
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import text, whole_number
 from rnr_kernels.roles.pools import POSTSCRIPTS
-from rnr_kernels.roles.regular import NEWLINE, line_start
+from rnr_kernels.roles.regular import NEWLINE, blanks_in_line, line_start
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 
 
@@ -34,7 +34,7 @@ class NumberPlaceholders(Kind):
     wordings = (
         "The response must contain at least {num_placeholders} in square brackets, such as "
         "[address].",
-        "Use at least {num_placeholders}, each in square brackets like [name].",
+        "Use at least {num_placeholders} in square brackets, like [name].",
         "Leave at least {num_placeholders} to fill in, written like this: [date].",
     )
 
@@ -72,7 +72,8 @@ def placeholders(line: str) -> int:
 class Postscript(Kind):
     """A line starts with the marker, in either case, after anything that is no letter or digit.
 
-    A blank may follow each full stop of the marker ("P. S."). IFEval takes a marker inside a line.
+    A blank may follow each full stop of the marker ("P. S."), and those in the marker may be any
+    or none. IFEval takes a marker inside a line.
     """
 
     postscript_marker: str = text(drawn=POSTSCRIPTS, longest=100)
@@ -87,23 +88,24 @@ class Postscript(Kind):
     )
 
     def check(self, response: str) -> Verdict:
-        marker = "".join(self.postscript_marker.split()).lower()
-        pattern = re.compile(r"\W*?" + re.escape(marker).replace(r"\.", r"\.\s?"))
+        marker = r"\s*".join(map(re.escape, self.postscript_marker.lower().split()))
+        pattern = re.compile(r"\W*?" + marker.replace(r"\.", r"\.\s?"))
         if any(pattern.match(line) for line in response.lower().split("\n")):
             return FOLLOWED
         return failed(f"no line starts with {self.postscript_marker!r}")
 
     def accepted(self) -> Language:
         before = characters(~is_word() - NEWLINE).repeated()
-        stop = literal(".") + characters(is_blank()).optional
-        marker = [
-            stop if each == "." else literal(each)
-            for each in "".join(self.postscript_marker.split()).lower()
+        stop = literal(".") + characters(is_blank() - NEWLINE).optional
+        *others, last = [
+            concatenation(*(stop if each == "." else literal(each) for each in part))
+            for part in self.postscript_marker.lower().split()
         ]
-        return lowered(concatenation(line_start(), before, *marker, EVERYTHING))
+        parts = [each for part in others for each in (part, blanks_in_line())]
+        return lowered(concatenation(line_start(), before, *parts, last, EVERYTHING))
 
     def needs(self) -> tuple[Needed, ...]:
-        return (Needed((self.postscript_marker.strip(),)),)
+        return (Needed((self.postscript_marker,)),)
 
     def bounds(self) -> dict[str, Interval]:
         return {"lines": (2, None)}

@@ -15,7 +15,7 @@ from rnr_kernels.automata.languages import (
     literal,
     union,
 )
-from rnr_kernels.roles.amounts import Interval, counted, enough, exactly
+from rnr_kernels.roles.amounts import Interval, counted, enough, exactly, listed
 from rnr_kernels.roles.json_language import json_values
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.markdown_languages import bullet_line, highlights, no_markdown
@@ -34,13 +34,17 @@ DEEPEST_JSON = 200
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z|\\\Z)', re.DOTALL)
 """One without an end reaches to the end, so that no text is read twice."""
 
-HIGHLIGHT = re.compile(r"(\*{1,3})([^*\n]+)\1")
+HIGHLIGHT = re.compile(r"(\*{1,3})(?=\S)[^*\n]+(?<=\S)\1")
 MARKDOWN = (
     ("a heading", re.compile(r"^ {0,3}#{1,6}[ \t]", re.MULTILINE)),
+    ("a heading", re.compile(r"\S[ \t\r]*\n {0,3}=+[ \t\r]*$", re.MULTILINE)),
     ("a list", re.compile(r"^[ \t]*[*+-][ \t]+\S", re.MULTILINE)),
-    ("a rule", re.compile(r"^[ \t]*(?:\*{3,}|-{3,}|_{3,})\s*?$", re.MULTILINE)),
-    ("emphasis", re.compile(r"\*(?=\S)[^*\n]+\*")),
-    ("code", re.compile(r"`[^`\n]+`|```")),
+    ("a rule", re.compile(r"^[ \t]*(?:\*{3,}|-{3,}|_{3,})[ \t\r]*$", re.MULTILINE)),
+    ("a quotation", re.compile(r"^ {0,3}>", re.MULTILINE)),
+    ("emphasis", re.compile(r"(?<![\w*])\*++(?=\S)[^*\n]+(?<=\S)\*++(?!\w)")),
+    ("emphasis", re.compile(r"(?<!\w)_++(?=\S)[^_\n]+(?<=\S)_++(?!\w)")),
+    ("struck out text", re.compile(r"~~(?=\S)[^~\n]+(?<=\S)~~")),
+    ("code", re.compile(r"`[^`\n]+`|```|~~~")),
     ("a link", re.compile(r"\]\(")),
     ("a table", re.compile(r"^[ \t]*\|", re.MULTILINE)),
 )
@@ -84,22 +88,25 @@ class OneOfAnswers(Kind):
     guarantee = "certain"
     name = "detectable_format:one_of_answers"
     wordings = (
-        "Answer with exactly one of the following and nothing else: {answers}.",
-        "Your whole response must be one of these answers: {answers}.",
-        "Reply with only one of {answers}, without any explanation.",
+        "Answer with {answers} and nothing else.",
+        "Your whole response must be {answers}.",
+        "Reply only with {answers}, without any explanation.",
     )
 
+    def words(self) -> dict[str, str]:
+        return {"answers": listed(self.answers, "or")}
+
     def check(self, response: str) -> Verdict:
-        if response.strip() in map(str.strip, self.answers):
+        if response.strip() in self.answers:
             return FOLLOWED
         return failed(f"{shown(response.strip())} is none of {', '.join(map(repr, self.answers))}")
 
     def accepted(self) -> Language:
         """The answers without blanks around them."""
-        return union(literal(answer.strip()) for answer in self.answers)
+        return union(map(literal, self.answers))
 
     def conflict(self, other: Kind) -> str | None:
-        if other.is_judged or any(self.check(each) and other.check(each) for each in self.answers):
+        if any(self.allows_answer(each) and other.allows_answer(each) for each in self.answers):
             return None
         return f"none of the answers of {self.name} follows {other.name}"
 
@@ -164,28 +171,29 @@ class MultipleSections(Kind):
     guarantee = "certain"
     name = "detectable_format:multiple_sections"
     wordings = (
-        "Your response must have {num_sections}. Mark the beginning of each with "
-        '"{section_spliter}" and its number, as in: {section_spliter} 1',
-        "Divide every answer into {num_sections} and start them with {section_spliter} 1, "
-        "{section_spliter} 2 and so on.",
-        'Organise the response in {num_sections}, each headed "{section_spliter} X", where X is '
-        "its number.",
+        "Your response must have {num_sections}, headed {section_spliter}.",
+        "Mark {num_sections} of every answer with {section_spliter}.",
+        "Organise the response in {num_sections} and write {section_spliter} in front.",
     )
 
     def words(self) -> dict[str, str]:
+        named = [f"{self.section_spliter} {n}" for n in range(1, min(self.num_sections, 3) + 1)]
+        headings = listed(named, "and")
+        if len(named) < self.num_sections:
+            headings = ", ".join(f'"{each}"' for each in named) + " and so on"
         return {
-            "section_spliter": self.section_spliter.strip(),
+            "section_spliter": headings,
             "num_sections": counted(self.num_sections, "section"),
         }
 
     def check(self, response: str) -> Verdict:
-        pattern = re.escape(self.section_spliter.strip()) + r"\s?\d+"
+        pattern = re.escape(self.section_spliter) + r"\s?\d+"
         return enough(len(re.findall(pattern, response)), self.num_sections, "section")
 
     def accepted(self) -> Language:
         """With something other than a digit after each number."""
         heading = concatenation(
-            literal(self.section_spliter.strip()),
+            literal(self.section_spliter),
             characters(is_blank()).optional,
             characters(matching(r"\d")).repeated(1),
             characters(matching(r"\D")),
@@ -193,11 +201,16 @@ class MultipleSections(Kind):
         return at_least(heading, self.num_sections)
 
     def needs(self) -> tuple[Needed, ...]:
-        return (Needed((f"{self.section_spliter.strip()} 1",), any_case=False),)
+        return (Needed((f"{self.section_spliter} 1",), any_case=False),)
 
     def bounds(self) -> dict[str, Interval]:
+        # Each has a sentence at least, though the check runs lines without full stops into one.
         least = self.num_sections * len(words(self.section_spliter + " 1"))
-        return {"lines": (self.num_sections, None), "words": (least, None)}
+        return {
+            "lines": (self.num_sections, None),
+            "sentences": (self.num_sections, None),
+            "words": (least, None),
+        }
 
 
 @dataclass(frozen=True)
@@ -214,7 +227,7 @@ class NumberBulletLists(Kind):
     name = "detectable_format:number_bullet_lists"
     wordings = (
         "Your answer must contain exactly {num_bullets}. Use Markdown bullets such as: * A point.",
-        "Include exactly {num_bullets} in Markdown, each on a line that starts with * or -.",
+        "Include exactly {num_bullets} in Markdown, with * or - at the start of the line.",
         "Every response has {num_bullets}, no more and no fewer, written like this: - A point.",
     )
 
@@ -235,7 +248,11 @@ class NumberBulletLists(Kind):
 
     def bounds(self) -> dict[str, Interval]:
         wanted = self.num_bullets
-        return {"bullet points": (wanted, wanted), "lines": (wanted, None)}
+        return {
+            "bullet points": (wanted, wanted),
+            "lines": (wanted, None),
+            "sentences": (wanted, None),
+        }
 
 
 def is_bullet(line: str) -> bool:
@@ -247,7 +264,8 @@ def is_bullet(line: str) -> bool:
 class NumberHighlightedSections(Kind):
     """At least so many parts of lines stand between asterisks: *so*, **so** or ***so***.
 
-    Each counts once (IFEval counts ***so*** twice); a blank part does not.
+    Each counts once (IFEval counts ***so*** twice); as in Markdown, no blank stands next to the
+    asterisks inside, so the one of a bullet point begins none.
     """
 
     num_highlights: int = whole_number(1, 1000, drawn=(1, 5))
@@ -265,7 +283,7 @@ class NumberHighlightedSections(Kind):
         return {"num_highlights": counted(self.num_highlights, "section")}
 
     def check(self, response: str) -> Verdict:
-        count = sum(not found[2].isspace() for found in HIGHLIGHT.finditer(response))
+        count = sum(1 for _ in HIGHLIGHT.finditer(response))
         return enough(count, self.num_highlights, "highlighted section")
 
     def accepted(self) -> Language:
@@ -313,7 +331,11 @@ class Title(Kind):
 
 @dataclass(frozen=True)
 class NoMarkdown(Kind):
-    """No Markdown heading, bulleted list, rule, emphasis with asterisks, code, link or table."""
+    """No Markdown heading, list, rule, quotation, emphasis, struck out text, code, link or table.
+
+    Numbered lists may stand: plain text has them as well. Asterisks within a word, as in 2*3*4 or
+    f(x)=a*b, are no emphasis, nor are underscores, as in snake_case.
+    """
 
     guarantee = "certain"
     name = "detectable_format:no_markdown"
@@ -331,6 +353,16 @@ class NoMarkdown(Kind):
 
     def accepted(self) -> Language:
         return no_markdown()
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        # Within a line: at the start of one, ">>" would be a quotation.
+        return not self.check(f"so {text} so")
+
+    def conflict(self, other: Kind) -> str | None:
+        opening = other.opening()
+        if opening and not self.check(opening):
+            return f"{shown(opening)}, which {other.name} needs in front, is Markdown"
+        return super().conflict(other)
 
 
 @dataclass(frozen=True)
@@ -351,6 +383,9 @@ class SingleParagraph(Kind):
 
     def accepted(self) -> Language:
         return concatenation(blanks(), in_line(), blanks())
+
+    def refuses(self, text: str, *, any_case: bool) -> bool:
+        return len(lines(text)) > 1
 
     def bounds(self) -> dict[str, Interval]:
         return {"lines": (1, 1), "paragraphs": (1, 1)}

@@ -44,6 +44,9 @@ class FreeForm(Kind):
         """Raises ValueError: no program can tell."""
         raise ValueError(f"{self.name} has no check: a model has to judge it, so give a judge")
 
+    def allows_answer(self, answer: str) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class Tone(FreeForm):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from rnr_kernels.automata.characters import ALL
 from rnr_kernels.automata.counts import Count
 from rnr_kernels.automata.languages import (
-    EMPTY,
     EVERYTHING,
     Language,
     characters,
@@ -29,13 +28,17 @@ from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import one_of, text, whole_number
 from rnr_kernels.roles.pools import FIRST_WORDS
 from rnr_kernels.roles.regular import (
+    after_word,
     blanks_in_line,
     divided,
     in_line,
     not_blank,
+    of_words,
+    without_lone_marks,
     without_outer_blanks,
 )
-from rnr_kernels.roles.text import WORD, paragraphs, sentences, shown, words
+from rnr_kernels.roles.text import WORD, is_within_word, paragraphs, sentences, shown, words
+from rnr_kernels.roles.text import divided as text_parts
 from rnr_kernels.roles.token_rules import TOKENS_A_WORD, WORDS_A_SENTENCE, of_length
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 from rnr_kernels.rules.kinds import RuleSet
@@ -58,7 +61,7 @@ def check_possible(name: str, relation: str, limit: int) -> None:
 
 @dataclass(frozen=True)
 class NumberWords(Kind):
-    """At least, or less than, so many words: runs of letters, digits and underscores."""
+    """At least, or less than, so many words: runs of letters, digits, underscores and marks."""
 
     relation: str = one_of(RELATIONS)
     num_words: int = whole_number(1, 100_000, drawn=(40, 400))
@@ -83,10 +86,11 @@ class NumberWords(Kind):
         return compared(count, self.relation, self.num_words, counted(count, "word"))
 
     def accepted(self) -> Language:
-        return EVERYTHING
+        """Marks that stand alone are words to the count: none where so many are asked for."""
+        return EVERYTHING if self.relation == LESS_THAN else without_lone_marks()
 
     def count(self) -> Count:
-        return Count(is_word(), *interval(self.relation, self.num_words))
+        return Count(of_words(), *interval(self.relation, self.num_words))
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
         limits = interval(self.relation, self.num_words)
@@ -186,9 +190,9 @@ class NumberParagraphs(Kind):
     guarantee = "certain"
     name = "length_constraints:number_paragraphs"
     wordings = (
-        "Write exactly {num_paragraphs}. Separate paragraphs with the markdown divider: ***",
-        "Your response must have {num_paragraphs}, with *** between paragraphs.",
-        "Give every answer in {num_paragraphs}, divided by three asterisks (***).",
+        "Write exactly {num_paragraphs}, with the Markdown divider *** between one and the next.",
+        "Your response must have {num_paragraphs}; the line between two paragraphs is ***",
+        "Give every answer {num_paragraphs}, with three asterisks (***) wherever a new one begins.",
     )
 
     def words(self) -> dict[str, str]:
@@ -196,10 +200,7 @@ class NumberParagraphs(Kind):
 
     def check(self, response: str) -> Verdict:
         # As IFEval divides them: from six asterisks two dividers come, with nothing between.
-        parts = [part.strip() for part in response.split("***")]
-        if len(parts) > 1:
-            parts = parts[not parts[0] :]
-            parts = parts[: len(parts) - (not parts[-1])]
+        parts = text_parts(response, "***")
         if "" in parts:
             return failed(f"paragraph {parts.index('') + 1} is empty")
         return exactly(len(parts), self.num_paragraphs, "paragraph")
@@ -231,12 +232,12 @@ class NthParagraphFirstWord(Kind):
     guarantee = "certain"
     name = "length_constraints:nth_paragraph_first_word"
     wordings = (
-        "Write exactly {num_paragraphs} with blank lines between them; paragraph {nth_paragraph} "
-        'must start with the word "{first_word}".',
-        "Your response has {num_paragraphs}, separated by two line breaks, and the first word of "
-        'paragraph {nth_paragraph} is "{first_word}".',
+        "Write exactly {num_paragraphs}, with a blank line between one and the next; paragraph "
+        '{nth_paragraph} must start with the word "{first_word}".',
+        "Your response has {num_paragraphs}; two line breaks begin a new one, and the first word "
+        'of paragraph {nth_paragraph} is "{first_word}".',
         'Start paragraph {nth_paragraph} with "{first_word}", and give {num_paragraphs} in all, '
-        "with an empty line between paragraphs.",
+        "with an empty line wherever a new one begins.",
     )
 
     def __post_init__(self) -> None:
@@ -246,12 +247,11 @@ class NthParagraphFirstWord(Kind):
                 f"{self.name}: nth_paragraph must be at most num_paragraphs, "
                 f"{self.num_paragraphs}, got {self.nth_paragraph}"
             )
-        first_word = self.first_word.strip()
-        if not words(first_word[0]):
+        if not words(self.first_word[0]):
             raise ValueError(
-                f"{self.name}: first_word must begin with a letter or digit, got {first_word!r}"
+                f"{self.name}: first_word must begin with a letter or digit, "
+                f"got {self.first_word!r}"
             )
-        object.__setattr__(self, "first_word", first_word)
 
     def words(self) -> dict[str, str]:
         return {
@@ -275,7 +275,7 @@ class NthParagraphFirstWord(Kind):
         starts = concatenation(
             characters(~is_word()).repeated(),
             lowered(literal(self.first_word.lower())),
-            EMPTY | (characters(~is_word()) + EVERYTHING),
+            after_word(self.first_word),
         )
         parts = [paragraph & starts if n == self.nth_paragraph else paragraph
                  for n in range(1, self.num_paragraphs + 1)]  # fmt: skip
@@ -310,6 +310,9 @@ def starts_with_word(paragraph: str, word: str, where: str) -> Verdict:
     if first is None:
         return failed(f"{where} has no word, not {word!r}")
     start, end = first.start(), first.start() + len(word)
-    if paragraph[start:end].lower() == word.lower() and not WORD.match(paragraph[end : end + 1]):
+    if paragraph[start:end].lower() == word.lower() and not is_within_word(paragraph, end):
         return FOLLOWED
-    return failed(f"{where} starts with {shown(first[0].lower())}, not {word!r}")
+    end = first.end()
+    while is_within_word(paragraph, end):
+        end += 1  # marks
+    return failed(f"{where} starts with {shown(paragraph[start:end].lower())}, not {word!r}")

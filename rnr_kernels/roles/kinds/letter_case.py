@@ -17,7 +17,7 @@ from rnr_kernels.roles.amounts import (
 )
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.parameters import one_of, whole_number
-from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters, letters
+from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters, letters, marks
 from rnr_kernels.roles.text import foreign_letter, is_letter, words
 from rnr_kernels.roles.token_rules import without_characters
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def _wrong_letters(wanted: str, other: str) -> Characters:
+def _wrong_letters(wanted: str) -> Characters:
     """Letters that are not Latin, or for which the method `wanted` of str does not hold."""
     # Titlecase letters such as "ǅ" are of neither case.
-    wrong = (letters() - cased(wanted)) | cased(other) | (cased("istitle") - cased("isupper"))
-    return wrong | foreign_letters("Latin")
+    return (letters() - cased(wanted)) | foreign_letters("Latin")
 
 
-def _of_case(wanted: str, other: str) -> Language:
+def _of_case(wanted: str) -> Language:
     """Texts with a letter, and without `_wrong_letters`."""
-    allowed = ~_wrong_letters(wanted, other)
-    return all_texts_of(allowed) & contains(characters(cased(wanted) & allowed))
+    allowed = ~_wrong_letters(wanted)
+    return all_texts_of(allowed) & contains(characters(letters() & cased(wanted) & allowed))
 
 
 def _after_capitals(state: tuple[int, str], kind: str, most: int) -> tuple[int, str]:
     """The count of words in capitals before the running one, up to `most`, and what that one is."""
     count, word = state
+    if kind == "mark":
+        return state
     if kind == "between words":
         return min(count + (word == "capital"), most), kind
     if kind == "small":
@@ -56,14 +57,15 @@ class _OneCase(Kind):
     """Every letter is Latin and of one case, and there is one."""
 
     def has_case(self, text: str) -> bool:
-        """Whether the cased characters of a text, at least one, are all of the case."""
+        """Whether the letters of a text of ASCII characters, or one letter, are all of the case."""
         raise NotImplementedError
 
     def check(self, response: str) -> Verdict:
         wrong = self._wrong(response)
         if wrong is not None:
             return failed(f"has the letter {wrong!r}")
-        return FOLLOWED if self.has_case(response) else failed("has no letters")
+        has_letters = any(map(is_letter, set(response)))
+        return FOLLOWED if has_letters else failed("has no letters")
 
     def refuses(self, text: str, *, any_case: bool) -> bool:
         if any_case:
@@ -83,7 +85,8 @@ class EnglishCapital(_OneCase):
     """Every letter is a Latin capital, and there is one.
 
     Only script and case are looked at; which language is written in Latin letters is for
-    `language:response_language` to say. Titlecase letters are no capitals.
+    `language:response_language` to say. Titlecase letters are no capitals. What is no letter of
+    either case may stand beside them (`text.is_letter`).
     """
 
     guarantee = "certain"
@@ -98,10 +101,10 @@ class EnglishCapital(_OneCase):
         return text.isupper()
 
     def accepted(self) -> Language:
-        return _of_case("isupper", "islower")
+        return _of_case("isupper")
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
-        return without_characters(tokenizer, _wrong_letters("isupper", "islower"), label=self.name)
+        return without_characters(tokenizer, _wrong_letters("isupper"), label=self.name)
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,10 @@ class EnglishLowercase(_OneCase):
         return text.islower()
 
     def accepted(self) -> Language:
-        return _of_case("islower", "isupper")
+        return _of_case("islower")
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
-        return without_characters(tokenizer, _wrong_letters("islower", "isupper"), label=self.name)
+        return without_characters(tokenizer, _wrong_letters("islower"), label=self.name)
 
     def bounds(self) -> dict[str, Interval]:
         return {"words in capitals": (0, 0)}
@@ -158,6 +161,8 @@ class CapitalWordFrequency(Kind):
     def accepted(self) -> Language:
         small = (cased("islower") | cased("istitle")) - cased("isupper")
         kinds = {
+            # Marks go on with a word, and begin none.
+            "mark": marks(),
             "between words": ~is_word(),
             "capital": cased("isupper") & is_word(),
             "small": small & is_word(),

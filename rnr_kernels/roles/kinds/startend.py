@@ -16,7 +16,8 @@ from rnr_kernels.automata.languages import (
 from rnr_kernels.roles.kind import Kind, Needed
 from rnr_kernels.roles.parameters import text
 from rnr_kernels.roles.pools import END_PHRASES, START_PHRASES
-from rnr_kernels.roles.text import QUOTE, SHOWN_CHARACTERS, bare, shown
+from rnr_kernels.roles.regular import after_word, before_word
+from rnr_kernels.roles.text import QUOTE, SHOWN_CHARACTERS, bare, ends_with, shown, starts_with
 from rnr_kernels.roles.token_rules import starting_with
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
 from rnr_kernels.rules.kinds import RuleSet
@@ -41,7 +42,10 @@ def check_bare(where: str, phrase: str) -> None:
 
 @dataclass(frozen=True)
 class StartPhrase(Kind):
-    """The response starts with the phrase, in any case, quotation marks around either apart."""
+    """The response starts with the phrase, in any case, quotation marks around either apart.
+
+    No word that ends the phrase goes on: "to begin without" does not start with "to begin with".
+    """
 
     start_phrase: str = text(drawn=START_PHRASES)
 
@@ -58,7 +62,7 @@ class StartPhrase(Kind):
         check_bare(f"{self.name}: start_phrase", self.start_phrase)
 
     def check(self, response: str) -> Verdict:
-        if bare(response).startswith(bare(self.start_phrase)):
+        if starts_with(bare(response), bare(self.start_phrase)):
             return FOLLOWED
         return failed(f"starts with {shown(response.strip())}, not {shown(self.start_phrase)}")
 
@@ -67,14 +71,14 @@ class StartPhrase(Kind):
         phrase = bare(self.start_phrase)
         before = literal(f"{QUOTE} ") if phrase.startswith(QUOTE) else literal(QUOTE).optional
         # A quotation mark that ends the phrase must not stand at the end, where it is taken away.
-        after = EVERYTHING if not phrase.endswith(QUOTE) else _seen() + EVERYTHING
+        after = _seen() + EVERYTHING if phrase.endswith(QUOTE) else after_word(phrase)
         return lowered(concatenation(before, literal(phrase), after))
 
     def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
-        return starting_with(tokenizer, self.start_phrase.strip(), label=self.name)
+        return starting_with(tokenizer, self.start_phrase, label=self.name)
 
     def needs(self) -> tuple[Needed, ...]:
-        return (Needed((self.start_phrase.strip(),)),)
+        return (Needed((self.start_phrase,)),)
 
     def opening(self) -> str:
         return bare(self.start_phrase)
@@ -82,7 +86,10 @@ class StartPhrase(Kind):
 
 @dataclass(frozen=True)
 class EndChecker(Kind):
-    """The response ends with the phrase, in any case, quotation marks around either apart."""
+    """The response ends with the phrase, in any case, quotation marks around either apart.
+
+    The phrase does not begin within a word: "casino" does not end with "no".
+    """
 
     end_phrase: str = text(drawn=END_PHRASES)
 
@@ -99,7 +106,7 @@ class EndChecker(Kind):
         check_bare(f"{self.name}: end_phrase", self.end_phrase)
 
     def check(self, response: str) -> Verdict:
-        if bare(response).endswith(bare(self.end_phrase)):
+        if ends_with(bare(response), bare(self.end_phrase)):
             return FOLLOWED
         end = response.strip()[-SHOWN_CHARACTERS:]
         return failed(f"ends with {shown(end)}, not {shown(self.end_phrase)}")
@@ -108,11 +115,11 @@ class EndChecker(Kind):
         """With one quotation mark after the phrase at most."""
         phrase = bare(self.end_phrase)
         after = literal(f" {QUOTE}") if phrase.endswith(QUOTE) else literal(QUOTE).optional
-        before = EVERYTHING if not phrase.startswith(QUOTE) else EVERYTHING + _seen()
+        before = EVERYTHING + _seen() if phrase.startswith(QUOTE) else before_word(phrase)
         return lowered(concatenation(before, literal(phrase), after))
 
     def needs(self) -> tuple[Needed, ...]:
-        return (Needed((self.end_phrase.strip(),)),)
+        return (Needed((self.end_phrase,)),)
 
     def closing(self) -> str:
         return bare(self.end_phrase)

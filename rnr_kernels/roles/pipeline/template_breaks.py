@@ -82,7 +82,7 @@ BREAKERS: Mapping[str, Breaker] = {
     "detectable_format:constrained_response": _without_options,
     "detectable_format:json_format": lambda text, _: f"{{{text}",
     "detectable_format:multiple_sections": lambda text, each: _without(
-        text, each["section_spliter"].strip()
+        text, each["section_spliter"]
     ),
     "detectable_format:no_markdown": lambda text, _: f"# {text}",
     "detectable_format:number_bullet_lists": lambda text, _: f"{text}\n- Zz.",

@@ -229,9 +229,9 @@ class _Writer:
         prompts = [each["prompt_to_repeat"] for each in self._asked.of("combination:repeat_prompt")]
         phrases = [each["start_phrase"] for each in self._asked.of("startend:start_phrase")]
         for prompt in prompts:
-            if re.search(r"[\n*#`|\[<\"-]", prompt.strip()):
+            if re.search(r"[\n*#`|\[<>_~=\"-]", prompt):
                 raise CannotWriteError("the prompt to be repeated has marks of its own")
-        starts = [text.strip() for text in (*prompts, *phrases)]
+        starts = [*prompts, *phrases]
         return [max(starts, key=len)] if starts else []
 
     def _marks(self) -> list[str]:
@@ -240,7 +240,7 @@ class _Writer:
         for _ in asked.of("detectable_format:title"):
             lines.append(f"<<{self._some(2).capitalize()}>>")
         for each in asked.of("detectable_format:multiple_sections"):
-            splitter = each["section_spliter"].strip()
+            splitter = each["section_spliter"]
             numbers = range(1, each["num_sections"] + 1)
             lines += [f"{splitter} {number}" for number in numbers]
         for each in asked.of("detectable_format:number_highlighted_sections"):
@@ -280,10 +280,10 @@ class _Writer:
 
     def _tail(self) -> list[str]:
         tail = [
-            f"{each['postscript_marker'].strip()} {self._sentence(2)}"
+            f"{each['postscript_marker']} {self._sentence(2)}"
             for each in self._asked.of("detectable_content:postscript")
         ]
-        ends = [each["end_phrase"].strip() for each in self._asked.of("startend:end_checker")]
+        ends = [each["end_phrase"] for each in self._asked.of("startend:end_checker")]
         return [*tail, max(ends, key=len)] if ends else tail
 
     def _check_limits(self, text: str) -> None:
