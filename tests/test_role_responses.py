@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from role_examples import CLERK, NO_COMMA, example
-from transformers import PreTrainedTokenizerBase
 
-from rnr_kernels.generation import Completion, generate
+from rnr_kernels.generation import generate
 from rnr_kernels.loading import load_model, load_tokenizer
+from rnr_kernels.roles.requirement import Requirement
 from rnr_kernels.roles.responses import answer, read_responses
+from rnr_kernels.sampling import Sampling
 
 EXAMPLES = [example("1", NO_COMMA), example("2", NO_COMMA), example("3")]
 ASKED = [each.instruction for each in EXAMPLES]
@@ -104,21 +104,41 @@ def test_what_is_wrong_with_a_file_of_responses(
 def test_a_model_answers_system_message_and_conversation() -> None:
     tokenizer, model = load_tokenizer("embedded"), load_model("embedded")
     examples = [example("1", NO_COMMA, role=CLERK, response="before"), example("2")]
-    seen: list[Completion] = []
-    with torch.inference_mode():
-        texts = answer(
-            examples, model, tokenizer, max_new_tokens=4, batch_size=1, on_response=seen.append
+    seen: list[tuple[int, str]] = []
+    texts = answer(
+        examples, model, tokenizer, max_new_tokens=4, batch_size=1,
+        on_response=lambda index, text: seen.append((index, text)),
+    )  # fmt: skip
+    prompts = [each.prompt() for each in examples]
+    alone = [each.text for each in generate(model, tokenizer, prompts, max_new_tokens=4)]
+    assert texts == alone and seen == [*enumerate(texts)]
+    assert CLERK.description in prompts[0][0]["content"] and "before" not in str(prompts)
+
+
+def test_constrained_responses_follow_and_what_cannot_be_is_told() -> None:
+    tokenizer, model = load_tokenizer("embedded"), load_model("embedded")
+    title = Requirement("detectable_format:title")
+    long = Requirement("startend:end_checker", end_phrase="and so on, " * 20)
+    examples = [example("1", title), example("2", title, long), example("3", title, NO_COMMA)]
+    told: dict[int, str] = {}
+    texts = answer(
+        examples, model, tokenizer, constrained=True, max_new_tokens=24, batch_size=2,
+        on_unconstrained=told.__setitem__,
+    )  # fmt: skip
+    free = answer(examples, model, tokenizer, max_new_tokens=24)
+    assert title.check(texts[0]) and title.check(texts[2]) and NO_COMMA.check(texts[2])
+    assert not title.check(free[0]) and texts[1] == free[1]
+    assert list(told) == [1] and "and has at most 24" in told[1]
+
+
+def test_a_constrained_response_does_not_depend_on_its_batch() -> None:
+    tokenizer, model = load_tokenizer("embedded"), load_model("embedded")
+    examples = [example(str(n), NO_COMMA) for n in range(3)]
+    one, two = (
+        answer(
+            examples, model, tokenizer, constrained=True, max_new_tokens=12, batch_size=size,
+            sampling=Sampling(1.0, seed=5),
         )
-        alone = [
-            each.text
-            for each in generate(
-                model, tokenizer, [each.prompt() for each in examples], max_new_tokens=4
-            )
-        ]
-    assert texts == alone == [each.text for each in seen]
-    assert CLERK.description in prompt_text(tokenizer, seen[0])
-    assert "before" not in prompt_text(tokenizer, seen[0])
-
-
-def prompt_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> str:
-    return str(tokenizer.decode(completion.prompt_token_ids))
+        for size in (1, 3)
+    )  # fmt: skip
+    assert one == two and len(set(one)) > 1

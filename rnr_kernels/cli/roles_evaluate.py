@@ -23,7 +23,6 @@ from rnr_kernels.cli.progress import GenerationProgress, counting_progress
 from rnr_kernels.cli.startup import collection_paused, quiet_transformers
 from rnr_kernels.durable import published
 from rnr_kernels.endpoint import MAX_TRIES, Endpoint
-from rnr_kernels.generation import Completion
 from rnr_kernels.loading import display_name, load_model, load_tokenizer
 from rnr_kernels.records import RecordWriter, check_apart, check_writable
 from rnr_kernels.roles.chart import MOST_SYSTEMS, check_chart, write_chart
@@ -39,7 +38,8 @@ from rnr_kernels.templates import prompt_template
 CHECKING_PACKAGES = ("py3langid", "regex", "sentencex")
 """Whose versions may change what a check says."""
 ANSWERING = (
-    "template", "max_new_tokens", "batch_size", "temperature", "seed", "device", "dtype",
+    "constrained", "template", "max_new_tokens", "batch_size", "temperature", "seed", "device",
+    "dtype",
 )  # fmt: skip
 JUDGING = ("base_url", "judge_prompt", "requests_in_flight", "max_tries")
 """Parameters without a use where no model answers, and where none judges."""
@@ -58,6 +58,7 @@ class Answering:
     seed: int | None
     device: str | None
     dtype: str | None
+    constrained: bool
 
     def responses(self, model: str, examples: list[Example], out: Path | None) -> list[str]:
         """Of a model, by name or folder; in `out` each as it comes, for read_responses."""
@@ -72,23 +73,34 @@ class Answering:
             progress.describe(display_name(model))
             writer = None if out is None else stack.enter_context(RecordWriter(out))
 
-            def keep(completion: Completion) -> None:
+            def keep(index: int, response: str) -> None:
                 if writer is not None:
-                    example = examples[completion.index]
-                    writer.write({"id": example.id, "response": completion.text})
+                    writer.write({"id": examples[index].id, "response": response})
                 progress.finish_one()
 
-            return answer(
+            unconstrained: list[str] = []
+            responses = answer(
                 examples,
                 loaded,
                 tokenizer,
+                constrained=self.constrained,
                 template=template,
                 sampling=sampling,
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
                 on_step=progress.on_step,
                 on_response=keep,
+                on_unconstrained=lambda index, why: unconstrained.append(
+                    f"{examples[index].id}: {why}"
+                ),
             )
+        if unconstrained:
+            typer.echo(
+                f"decoded without constraint: {len(unconstrained)} of {len(examples)} examples; "
+                f"the first is {unconstrained[0]:.300}",
+                err=True,
+            )
+        return responses
 
 
 def evaluate_command(
@@ -144,6 +156,12 @@ def evaluate_command(
         Path | None, typer.Option(help="Figure to write, as .png, .svg or .pdf.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    constrained: Annotated[
+        bool,
+        typer.Option(
+            "--constrained", help="Decode --model's responses under the examples' requirements."
+        ),
+    ] = False,
     template: Template = "tags",
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
@@ -188,7 +206,9 @@ def evaluate_command(
         for name, source in sources.items()
         if isinstance(source, Path)
     }
-    answering = Answering(template, max_new_tokens, batch_size, temperature, seed, device, dtype)
+    answering = Answering(
+        template, max_new_tokens, batch_size, temperature, seed, device, dtype, constrained
+    )
     for name, source in sources.items():
         if isinstance(source, str):
             given[name] = answering.responses(source, asked, kept_responses.get(source))

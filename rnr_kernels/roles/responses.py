@@ -1,12 +1,15 @@
 """Where the responses of a system come from: a file that it wrote, or a model that answers now."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnr_kernels.generation import Completion, StepCallback, generate
 from rnr_kernels.records import INSTRUCTION_FIELDS, read_records, record_id, text_field
+from rnr_kernels.roles.constrained import Constraints
+from rnr_kernels.roles.constraints import Constraint
 from rnr_kernels.roles.example import Example
 from rnr_kernels.sampling import GREEDY, Sampling
 from rnr_kernels.templates import PromptTemplate
@@ -101,28 +104,62 @@ def answer(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     *,
+    constrained: bool = False,
     template: str | PromptTemplate = "tags",
     sampling: Sampling = GREEDY,
     max_new_tokens: int = 512,
     batch_size: int = 8,
     on_step: StepCallback | None = None,
-    on_response: Callable[[Completion], None] = lambda completion: None,
+    on_response: Callable[[int, str], None] = lambda index, response: None,
+    on_unconstrained: Callable[[int, str], None] = lambda index, reason: None,
 ) -> list[str]:
     """A model's responses to examples, each to its system message and conversation.
 
-    Raises as `generate` does, which checks all prompts before it answers the first.
+    `constrained` decodes each under the constraint of its requirements. One that cannot be, as no
+    text follows them all or `max_new_tokens` is too few, is decoded without, and `on_unconstrained`
+    is told why. With a seed in `sampling`, example i draws from seed + i. Raises as `generate`.
     """
+    if not constrained:
+        prompts = [example.prompt() for example in examples]
+        made: Iterable[Completion] = generate(
+            model, tokenizer, prompts, template=template, sampling=sampling,
+            max_new_tokens=max_new_tokens, batch_size=batch_size, on_step=on_step,
+        )  # fmt: skip
+        return _kept(made, 0, on_response)
+    constraints = Constraints(model, tokenizer, max_new_tokens)
+    responses: list[str] = []
+    # Batch by batch: the masks of all examples together would fill the memory.
+    for first in range(0, len(examples), batch_size):
+        batch = examples[first : first + batch_size]
+        found: list[Constraint | None] = []
+        for index, example in enumerate(batch, start=first):
+            each = constraints.of([stated.requirement for stated in example.requirements])
+            if isinstance(each, str):
+                on_unconstrained(index, each)
+            found.append(None if isinstance(each, str) else each)
+        seed = sampling.seed
+        made = generate(
+            model,
+            tokenizer,
+            [example.prompt() for example in batch],
+            rules=[None if each is None else each.rules for each in found],
+            automata=[None if each is None else each.automaton for each in found],
+            template=template,
+            sampling=sampling if seed is None else replace(sampling, seed=seed + first),
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            on_step=on_step,
+        )
+        responses += _kept(made, first, on_response)
+    return responses
+
+
+def _kept(
+    completions: Iterable[Completion], first: int, on_response: Callable[[int, str], None]
+) -> list[str]:
+    """The texts, each handed on as it comes; the first is that of example `first`."""
     responses = []
-    for completion in generate(
-        model,
-        tokenizer,
-        [example.prompt() for example in examples],
-        template=template,
-        sampling=sampling,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        on_step=on_step,
-    ):
+    for completion in completions:
         responses.append(completion.text)
-        on_response(completion)
+        on_response(first + completion.index, completion.text)
     return responses

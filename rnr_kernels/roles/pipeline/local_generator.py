@@ -1,17 +1,14 @@
 """A local Hugging Face model as generator: our decode loop, in batches."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from rnr_kernels.automata.tokens import TokenTree
-from rnr_kernels.forward import logits_width
-from rnr_kernels.generation import Completion, end_token_ids, generate
+from rnr_kernels.generation import Completion, generate
 from rnr_kernels.identity import rules_digest
-from rnr_kernels.roles.constraints import Constraint, constrain
+from rnr_kernels.roles.constrained import Constraints
+from rnr_kernels.roles.constraints import Constraint
 from rnr_kernels.roles.pipeline.asks import RESPONSES, Ask, Reply
-from rnr_kernels.roles.requirement import Requirement
 from rnr_kernels.rules.kinds import RuleSet
 from rnr_kernels.sampling import GREEDY, Sampling
 from rnr_kernels.templates import PromptTemplate, prompt_template
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
 
 PROBE = ({"role": "system", "content": "a"}, {"role": "user", "content": "b"})
 """A chat such as every request is, to see that the template takes it."""
-
-KEPT_CONSTRAINTS = 64
-"""Compiled ones, as a repair has that of the response before."""
 
 
 class LocalGenerator:
@@ -65,11 +59,7 @@ class LocalGenerator:
         self._sampling = sampling
         self._max_new_tokens = max_new_tokens
         self.batch_size = batch_size
-        self._tree = None
-        if constrained:
-            ends = end_token_ids(model, tokenizer)
-            self._tree = TokenTree.of(tokenizer, logits_width(model), ends)
-        self._constraint = lru_cache(KEPT_CONSTRAINTS)(self._constrain)
+        self._constraints = Constraints(model, tokenizer, max_new_tokens) if constrained else None
 
     def identity(self) -> dict[str, Any]:
         """The model's, with how it decodes."""
@@ -85,7 +75,7 @@ class LocalGenerator:
             ],
             "rules": None if self._rules is None else rules_digest(self._rules),
             "max_new_tokens": self._max_new_tokens,
-            "constrained": self._tree is not None,
+            "constrained": self._constraints is not None,
         }
 
     def replies(self, asks: list[Ask], stopped: Event) -> list[Reply]:
@@ -98,15 +88,9 @@ class LocalGenerator:
 
     def _asked_constraint(self, ask: Ask) -> Constraint | str | None:
         """Of a response; words for why there is none."""
-        if self._tree is None or ask.step not in RESPONSES:
+        if self._constraints is None or ask.step not in RESPONSES:
             return None
-        return self._constraint(tuple(each.requirement for each in ask.example.requirements))
-
-    def _constrain(self, requirements: tuple[Requirement, ...]) -> Constraint | str:
-        try:
-            return constrain(requirements, self._tokenizer, tree=self._tree)
-        except ValueError as error:
-            return str(error)
+        return self._constraints.of([each.requirement for each in ask.example.requirements])
 
     def _replies(
         self, asks: Sequence[Ask], constraints: Sequence[Constraint | str | None]
