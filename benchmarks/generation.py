@@ -19,7 +19,7 @@ NEW_TOKENS_OF_MANY = 16
 
 
 @cache
-def make_llama(vocab_size: int) -> Any:
+def make_llama(vocab_size: int, window: int = 256) -> Any:
     """18 million random float32 parameters: nine layers of width 288, six heads, tied embeddings.
 
     The weights are large enough for peaked logits. It knows no end of sequence, so both sides
@@ -34,7 +34,7 @@ def make_llama(vocab_size: int) -> Any:
         num_hidden_layers=9,
         num_attention_heads=6,
         num_key_value_heads=6,
-        max_position_embeddings=256,
+        max_position_embeddings=window,
         initializer_range=0.2,
         tie_word_embeddings=True,
         bos_token_id=1,
