@@ -13,6 +13,7 @@ from role_builds import NO_COMMA, follows, instructions, records, step_of
 
 from rnr_kernels.endpoint import Endpoint
 from rnr_kernels.roles.example import Example
+from rnr_kernels.roles.judge import LONGEST_REASON, EndpointJudge
 from rnr_kernels.roles.pipeline.build import Built, build_dataset
 from rnr_kernels.roles.pipeline.endpoint_generator import EndpointGenerator
 from rnr_kernels.roles.pipeline.settings import BuildSettings
@@ -139,6 +140,31 @@ def test_half_characters_are_no_replies(tmp_path: Path) -> None:
     done, _ = built(tmp_path / "b", follows, count=1, settings=WRITTEN, judge=judge)
     row = records(tmp_path / "b" / "out" / "train.jsonl")[0]
     assert json.loads(row["provenance"])["attempts"][0]["verdicts"][0]["reason"] == "half of ?"
+
+
+def test_a_reason_with_half_a_character_is_sent_back_whole_and_no_longer_than_others(
+    tmp_path: Path,
+) -> None:
+    said = json.dumps({"reason": "half of \ud83d " + "and more " * 99, "followed": False})
+    (tmp_path / "a").mkdir()
+    with fake_endpoint(lambda prompt, before: said) as server:
+        judge = EndpointJudge(Endpoint("j", base_url=server.url, api_key=KEY))
+        judged, _ = built(tmp_path / "a", follows, count=1, settings=WRITTEN, judge=judge)
+    (tmp_path / "b").mkdir()
+    own = Strict(Verdict(False, json.loads(said)["reason"]))
+    built(tmp_path / "b", follows, count=1, settings=WRITTEN, judge=own)
+    (tmp_path / "c").mkdir()
+    long = said.replace("\\ud83d", "?")
+    built(
+        tmp_path / "c",
+        lambda prompt, before: long if step_of(prompt) == "judge" else follows(prompt, before),
+        count=1,
+        settings=WRITTEN,
+    )
+    found = [records(tmp_path / each / "out" / "rejected.jsonl")[0]["reason"] for each in "abc"]
+    assert len(set(found)) == 1 and found[0].startswith("free_form:tone: half of ? and more")
+    assert len(found[0]) == len("free_form:tone: ") + LONGEST_REASON
+    assert judged.tally.rejected == {"verification": 1}
 
 
 @pytest.mark.parametrize(
@@ -287,7 +313,7 @@ def test_an_endpoint_of_nothing_but_rubbish_ends_the_build_in_words(
 
 def test_a_judge_without_any_verdict_ends_the_build(tmp_path: Path) -> None:
     judge = Strict(Verdict(False, "the judge came to no verdict: HTTP 405", undecided=True))
-    with pytest.raises(ValueError, match=r"nothing of use for any of 2 examples; .*HTTP 405"):
+    with pytest.raises(ConnectionError, match=r"strict has answered none of 2 requests .*HTTP 405"):
         built(tmp_path, follows, count=2, settings=WRITTEN, judge=judge)
     assert not (tmp_path / "out" / "rejected.jsonl").exists()
 
@@ -296,8 +322,16 @@ def test_many_examples_without_sense_end_the_build_before_all_are_paid_for(tmp_p
     def one_good(prompt: str, before: int) -> Reply:
         return follows(prompt, before) if "makes bees worth" in prompt else "Hm."
 
-    with pytest.raises(ValueError, match=r"nothing of use for 32 examples in a row; .*goes on"):
+    with pytest.raises(ValueError, match=r"nothing of use for 32 examples in a row; .*them again"):
         built(tmp_path, one_good, count=150, settings=WRITTEN)
+
+
+def test_examples_without_sense_that_ended_a_build_are_asked_about_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing of use for 32 examples in a row"):
+        built(tmp_path, lambda prompt, before: "Hm.", count=60, settings=WRITTEN)
+    done, _ = built(tmp_path, follows, count=60, settings=WRITTEN)
+    assert done.tally.num_accepted == 60
+    assert done.usage.replies >= 32 * 3 + 60 * 5
 
 
 @pytest.mark.parametrize(
@@ -344,8 +378,8 @@ def test_an_endpoint_that_stops_answering_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError) as raised:
         built(tmp_path, then_busy, count=60, max_tries=1)
     assert re.fullmatch(
-        r"writer-1 has not answered 32 requests in a row \(HTTP 503\); what is finished is kept: "
-        "give the same command again",
+        r"writer-1 has not answered 32 requests in a row \(HTTP 503\); what is finished is kept, "
+        "and the same command asks for the rest again",
         str(raised.value),
     )
     done, _ = built(tmp_path, follows, count=60)

@@ -31,6 +31,11 @@ class Judge(Protocol):
         """
 
 
+def name_of(judge: Judge | None) -> str:
+    """What errors and cards call a judge: its name, or that of its class."""
+    return str(getattr(judge, "name", type(judge).__name__))
+
+
 class EndpointJudge:
     """Asks a model behind an endpoint about one requirement at a time.
 
@@ -92,7 +97,7 @@ def read_verdict(reply: str) -> Verdict | None:
     for record in json_objects(reply):
         said = str(record.get("followed")).strip().lower()
         if said in ("true", "false"):
-            return Verdict(said == "true", _shortened(record.get("reason")))
+            return Verdict(said == "true", short_reason(record.get("reason")))
     return None
 
 
@@ -101,10 +106,12 @@ def read_judge_prompt(path: Path = JUDGE_PROMPT) -> str:
     return read_prompt(path, PROMPT_TITLE)
 
 
+def short_reason(reason: Any) -> str:
+    """A judge's reason on one line of at most `LONGEST_REASON` characters, as files hold it: half
+    of a surrogate pair, which JSON may escape, becomes a question mark."""
+    words = " ".join(str(reason or "").encode(errors="replace").decode().split())
+    return words if len(words) <= LONGEST_REASON else words[: LONGEST_REASON - 4] + " ..."
+
+
 def _mark(texts: Mapping[str, str]) -> str:
     return hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:12]
-
-
-def _shortened(reason: Any) -> str:
-    words = " ".join(str(reason or "").split())
-    return words if len(words) <= LONGEST_REASON else words[: LONGEST_REASON - 4] + " ..."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnr_kernels.identity import file_digest
-from rnr_kernels.roles.judge import Judge
+from rnr_kernels.roles.judge import Judge, name_of
 from rnr_kernels.roles.pipeline.asks import Generator
 from rnr_kernels.roles.pipeline.card import card
 from rnr_kernels.roles.pipeline.finish import same_instruction, same_instructions, write_files
@@ -21,9 +21,6 @@ from rnr_kernels.roles.pipeline.tally import Tally
 
 FORMAT = 1
 """Of the journal; one of another format is not gone on with."""
-
-MOST_UNHEARD = 32
-"""Examples in a row for which a model gave nothing of use, until the build ends."""
 
 ProgressCallback = Callable[[int, int], None]
 """(examples that are finished, all that are to be made)."""
@@ -57,8 +54,8 @@ def build_dataset(
 
     The same call goes on where one before was ended, even killed: what a model has answered is not
     asked again. Raises ValueError for input that is not as `read_sources` expects it and for a
-    folder with another build, ValueError or OSError where the generator fails for good, and where
-    all that comes of it, or of the judge, is of no use.
+    folder with another build, ValueError or OSError where the generator or the judge fails for
+    good or no longer answers, and where all that comes of them is of no use.
     """
     settings, prompts = settings or BuildSettings(), prompts or Prompts.read()
     path, folder = Path(instructions), BuildFolder(Path(out))
@@ -69,7 +66,7 @@ def build_dataset(
         "settings": settings.as_record(),
         "prompts": prompts.digest(),
         "generator": generator.identity(),
-        "judge": getattr(judge, "name", type(judge).__name__) if judge is not None else None,
+        "judge": name_of(judge) if judge is not None else None,
     }
     with folder.opened(described), Journal(folder.journal) as journal:
         same = same_instructions(sources, settings.likeness)
@@ -98,7 +95,6 @@ def _make_examples(
     finished = set(journal.finished)
     waiting = [source for source in sources if source.index not in finished]
     num_finished = len(sources) - len(waiting)
-    num_unheard = 0
 
     def machines() -> Iterator[tuple[int, Machine]]:
         for source in waiting:
@@ -106,15 +102,8 @@ def _make_examples(
             yield source.index, steps.run()
 
     def count(outcome: Outcome) -> None:
-        nonlocal num_finished, num_unheard
+        nonlocal num_finished
         num_finished += 1
-        num_unheard = num_unheard + 1 if outcome.is_unheard else 0
-        if num_unheard == MOST_UNHEARD:
-            raise ValueError(
-                f"{generator.name} gave nothing of use for {MOST_UNHEARD} examples in a row; for "
-                f"the last: {outcome.reason}; check the model and its endpoint: the same command "
-                "goes on after them"
-            )
         if on_progress is not None:
             on_progress(num_finished, len(sources))
 

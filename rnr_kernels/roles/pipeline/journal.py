@@ -110,6 +110,11 @@ class Journal:
         self._places[outcome.index] = start, self._size - start
         self._heard.pop(outcome.index, None)
 
+    def forget(self, index: int) -> None:
+        """Takes back what an unfinished example has been told, so that it asks anew."""
+        self._add({"example": index, "forgotten": True})
+        self._heard.pop(index, None)
+
     def outcome(self, index: int) -> Outcome:
         """Of an example that is finished."""
         start, size = self._places[index]
@@ -153,6 +158,9 @@ class Journal:
         index = record["example"]
         if "outcome" in record:
             self._places[index] = start, size
+            self._heard.pop(index, None)
+            return
+        if "forgotten" in record:
             self._heard.pop(index, None)
             return
         heard: Heard = (

@@ -5,25 +5,34 @@ generator's own threads take them, and the queue always holds some: a thread tha
 finds the next request at once.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
-from rnr_kernels.roles.judge import Judge
-from rnr_kernels.roles.pipeline.asks import Ask, Generator, Reply
+from rnr_kernels.roles.example import Example
+from rnr_kernels.roles.judge import Judge, name_of
+from rnr_kernels.roles.pipeline.asks import Ask, Generator
 from rnr_kernels.roles.pipeline.journal import Heard, Journal
 from rnr_kernels.roles.pipeline.outcome import Outcome
 from rnr_kernels.roles.pipeline.steps import Judgement, Machine
+from rnr_kernels.roles.pipeline.unanswered import Unanswered, problem_of
+from rnr_kernels.roles.verdict import Verdict
 
 QUEUED = 2
 """Requests that are out or in the queue, times those that a generator takes at once."""
 LEAST_OPEN = 64
-MOST_FAILURES = 32
-"""Requests in a row without a reply, after all their tries, until the run ends."""
+MOST_UNHEARD = 32
+"""Examples in a row for which a model gave nothing of use, until the run ends."""
 LAST_REPLIES = 30.0
 """Seconds that a run which ends early waits for replies that are on their way."""
+
+SIMPLE = ({"role": "user", "content": "Say yes."},)
+"""What a model is asked to see whether it answers at all."""
+SIMPLE_JUDGEMENT = Judgement("Say yes.", Example("", None, (), SIMPLE), "Yes.")
+"""The same for a judge."""
 
 
 @dataclass
@@ -45,7 +54,14 @@ class _Task:
         return self.request.step if isinstance(self.request, Ask) else "judge"
 
 
-_Result = tuple[_Task, Heard] | BaseException
+@dataclass(frozen=True)
+class _Result:
+    """What came of a task; times are of the monotonic clock, in seconds."""
+
+    task: _Task
+    heard: Heard
+    sent: float
+    came: float
 
 
 class Scheduler:
@@ -56,13 +72,15 @@ class Scheduler:
         self._judge = judge
         self._journal = journal
         self._stopped = Event()
-        self._results: SimpleQueue[_Result] = SimpleQueue()
+        self._results: SimpleQueue[_Result | BaseException] = SimpleQueue()
         self._to_generator: SimpleQueue[_Task | None] = SimpleQueue()
         self._to_judge: SimpleQueue[_Task | None] = SimpleQueue()
         self._threads: list[Thread] = []
         self._num_at_generator = 0
         self._num_open = 0
-        self._failed: list[tuple[_Task, Reply]] = []
+        self._of_generator = Unanswered(generator.name, self._probe_generator)
+        self._of_judge = Unanswered(name_of(judge), self._probe_judge)
+        self._unheard: list[Outcome] = []
 
     def run(
         self,
@@ -71,9 +89,10 @@ class Scheduler:
     ) -> None:
         """Runs all to their ends.
 
-        Raises what the generator or the judge raises, and ConnectionError after `MOST_FAILURES`
-        requests in a row without a reply, or where none has had any. What has been heard by then is
-        in the journal.
+        Raises what the generator or the judge raises; ConnectionError where one of them no longer
+        answers, as `Unanswered` finds; and ValueError after `MOST_UNHEARD` examples in a row that
+        came to nothing of use. What has been heard by then is in the journal, but nothing of what
+        these errors are about: that is asked again.
         """
         at_once = self._generator.in_flight * self._generator.batch_size
         most_queued, most_open = QUEUED * at_once, max(LEAST_OPEN, 2 * QUEUED * at_once)
@@ -90,9 +109,11 @@ class Scheduler:
                         self._num_open += 1
                         self._advance(_Open(*following), None, on_outcome)
                 if self._num_open == 0 and not has_more:
+                    self._keep_unheard()
                     return
-                if self._num_open == len(self._failed):
-                    self._give_up_failed(on_outcome)
+                if self._num_open == len(self._of_generator) + len(self._of_judge):
+                    for failures in (self._of_generator, self._of_judge):
+                        self._hear(failures.settle(), on_outcome)
                     continue
                 self._take(self._results.get(), on_outcome)
         except Exception:
@@ -126,8 +147,8 @@ class Scheduler:
             except Empty:
                 return
             if not isinstance(result, BaseException):
-                task, heard = result
-                if not (isinstance(heard, Reply) and heard.problem):
+                task, heard = result.task, result.heard
+                if not problem_of(heard):
                     self._journal.add_heard(task.opened.index, task.step, heard)
 
     def _work(self, work: Callable[[], bool]) -> None:
@@ -151,55 +172,49 @@ class Scheduler:
         if self._stopped.is_set() or not tasks:
             return False
         asks = [task.request for task in tasks if isinstance(task.request, Ask)]
+        sent = time.monotonic()
         replies = self._generator.replies(asks, self._stopped)
+        came = time.monotonic()
         for task, reply in zip(tasks, replies, strict=True):
-            self._results.put((task, reply))
+            self._results.put(_Result(task, reply, sent, came))
         return True
 
     def _judge_one(self) -> bool:
         task = self._to_judge.get()
         if task is None or self._stopped.is_set():
             return False
-        asked = task.request
-        assert self._judge is not None and isinstance(asked, Judgement)
-        verdict = self._judge.verdict(asked.requirement, asked.example, asked.response)
-        self._results.put((task, verdict))
+        assert isinstance(task.request, Judgement)
+        sent = time.monotonic()
+        verdict = self._verdict(task.request)
+        self._results.put(_Result(task, verdict, sent, time.monotonic()))
         return True
 
-    def _take(self, result: _Result, on_outcome: Callable[[Outcome], None]) -> None:
+    def _verdict(self, asked: Judgement) -> Verdict:
+        assert self._judge is not None
+        return self._judge.verdict(asked.requirement, asked.example, asked.response)
+
+    def _probe_generator(self, failed: _Result) -> str:
+        # The step stays, as generators may differ by it.
+        assert isinstance(failed.task.request, Ask)
+        ask = replace(failed.task.request, messages=SIMPLE, schema=None)
+        return problem_of(self._generator.replies([ask], self._stopped)[0])
+
+    def _probe_judge(self, failed: _Result) -> str:
+        return problem_of(self._verdict(SIMPLE_JUDGEMENT))
+
+    def _take(self, result: _Result | BaseException, on_outcome: Callable[[Outcome], None]) -> None:
         if isinstance(result, BaseException):
             raise result
-        task, heard = result
-        if isinstance(task.request, Ask):
+        failures = self._of_judge
+        if isinstance(result.task.request, Ask):
             self._num_at_generator -= 1
-        if isinstance(heard, Reply) and heard.problem:
-            self._failed.append((task, heard))
-            if len(self._failed) >= MOST_FAILURES:
-                raise ConnectionError(
-                    f"{self._generator.name} has not answered {MOST_FAILURES} requests in a row "
-                    f"({heard.problem}); what is finished is kept: give the same command again"
-                )
-            return
-        self._hear(task, heard, on_outcome)
-        if isinstance(heard, Reply):
-            self._give_up_failed(on_outcome)
+            failures = self._of_generator
+        self._hear(failures.take(result), on_outcome)
 
-    def _give_up_failed(self, on_outcome: Callable[[Outcome], None]) -> None:
-        """Ends examples without a reply, once it is known that the generator answers others."""
-        failed, self._failed = self._failed, []
-        usage = self._journal.usage
-        if failed and usage.replies == usage.lost:
-            raise ConnectionError(
-                f"{self._generator.name} has answered none of {len(failed)} requests "
-                f"({failed[-1][1].problem}); check the model and its endpoint, then give the same "
-                "command again"
-            )
-        for task, heard in failed:
-            self._hear(task, heard, on_outcome)
-
-    def _hear(self, task: _Task, heard: Heard, on_outcome: Callable[[Outcome], None]) -> None:
-        self._journal.add_heard(task.opened.index, task.step, heard)
-        self._advance(task.opened, heard, on_outcome)
+    def _hear(self, results: list[_Result], on_outcome: Callable[[Outcome], None]) -> None:
+        for each in results:
+            self._journal.add_heard(each.task.opened.index, each.task.step, each.heard)
+            self._advance(each.task.opened, each.heard, on_outcome)
 
     def _advance(
         self, opened: _Open, heard: Heard | None, on_outcome: Callable[[Outcome], None]
@@ -213,7 +228,7 @@ class Scheduler:
             except StopIteration as stopped:
                 outcome: Outcome = stopped.value
                 self._num_open -= 1
-                self._journal.add_outcome(outcome)
+                self._end(outcome)
                 on_outcome(outcome)
                 return
             task = _Task(opened, request)
@@ -227,6 +242,28 @@ class Scheduler:
                     f"the journal has a reply to {step} where example {opened.index} asks for "
                     f"{task.step}: it is of another version; name another folder"
                 )
+
+    def _end(self, outcome: Outcome) -> None:
+        """Keeps an outcome; one for which a model gave nothing of use, once another is better."""
+        if not outcome.is_unheard:
+            if not outcome.is_plain:  # which no model has had a part in
+                self._keep_unheard()
+            self._journal.add_outcome(outcome)
+            return
+        self._unheard.append(outcome)
+        if len(self._unheard) == MOST_UNHEARD:
+            for each in self._unheard:
+                self._journal.forget(each.index)
+            raise ValueError(
+                f"{self._generator.name} gave nothing of use for {MOST_UNHEARD} examples in a row; "
+                f"for the last: {outcome.reason}; check the model and its endpoint: the same "
+                "command asks about them again"
+            )
+
+    def _keep_unheard(self) -> None:
+        for outcome in self._unheard:
+            self._journal.add_outcome(outcome)
+        self._unheard.clear()
 
     def _send(self, task: _Task) -> None:
         if isinstance(task.request, Ask):

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from rnr_kernels.roles.conflicts import conflicts, draw_requirements
 from rnr_kernels.roles.example import Example, StatedRequirement
-from rnr_kernels.roles.judge import filled_prompt
+from rnr_kernels.roles.judge import filled_prompt, short_reason
 from rnr_kernels.roles.pipeline.asks import Ask, Reply
 from rnr_kernels.roles.pipeline.outcome import Attempt, Dropped, Outcome
 from rnr_kernels.roles.pipeline.prompt_texts import Prompts
@@ -296,7 +296,8 @@ class ExampleSteps:
         if self._has_judge:
             verdict = yield Judgement(wording, self._example, response)
             assert isinstance(verdict, Verdict)
-            return verdict
+            # A judge of one's own may say anything, and is cut here as when it was just heard.
+            return replace(verdict, reason=short_reason(verdict.reason))
         prompt = filled_prompt(self._prompts["judge"], wording, self._example, response)
         try:
             record = yield from self._read(
@@ -309,7 +310,7 @@ class ExampleSteps:
             )
         except _RejectedError as rejected:
             return Verdict(False, f"no verdict: {rejected.reason}", undecided=True)
-        return Verdict(record["followed"], record["reason"])
+        return Verdict(record["followed"], short_reason(record["reason"]))
 
     def _read(
         self,
