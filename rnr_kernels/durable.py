@@ -1,5 +1,6 @@
 """Files that are there whole, on the disk, or not at all."""
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,13 @@ def published(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_unpublished(path: Path) -> None:
+    """Removes what kills have left of attempts to publish a file; no other process may be at it."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*{TEMPORARY}"):
+        if left.name[len(path.name) + 1 : -len(TEMPORARY)].isdigit():
+            left.unlink(missing_ok=True)
 
 
 def _make(folder: Path) -> None:

@@ -87,16 +87,46 @@ def test_a_finished_build_asks_nothing_more(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
-    [("nonsense\n", "line 3: not of a journal"), ('{"example": 1}\n', "line 3: not of a journal"),
-     ('{"example": 0, "step": "x", "reply": {"words": 1}}\n', "line 3: not of a journal")],
+    "line",
+    [
+        b"nonsense", b"\0" * 50, b"5", b"[]", b'{"example": 1}',
+        b'{"example": 0, "step": "x", "reply": {"words": 1}}',
+        b'{"example": 0, "step": "x", "reply": {"text": "a"}}',
+        b'{"example": "0", "step": "role", "reply": {"text": "a"}}',
+        b'{"example": -1, "step": "role", "reply": {"text": "a"}}',
+        b'{"example": true, "outcome": {}}', b'{"example": 3, "outcome": 5}',
+        b'{"example": 3, "outcome": {}}', b'{"example": 3, "outcome": {"index": 3}}',
+        b'{"example": 0, "step": "role", "reply": {"text": 5}}',
+        b'{"example": 0, "step": "role", "reply": "a"}',
+        b'{"example": 0, "step": "role", "reply": {"text": "a", "num_read": "9"}}',
+        b'{"example": 0, "step": "judge", "verdict": {"followed": "no"}}',
+        b'{"example": 0, "step": "judge", "verdict": {"reason": "r"}}',
+    ],
 )  # fmt: skip
+@pytest.mark.parametrize("place", [2, -1])
 def test_a_line_that_no_kill_makes_is_an_error(
-    whole: Path, tmp_path: Path, line: str, words: str
+    whole: Path, tmp_path: Path, line: bytes, place: int
 ) -> None:
-    lines = (whole / "out" / "journal.jsonl").read_text().splitlines(True)
-    with pytest.raises(ValueError, match=words):
-        resumed(whole, tmp_path / "out", "".join([*lines[:2], line, *lines[2:]]).encode())
+    lines = (whole / "out" / "journal.jsonl").read_bytes().splitlines(True)
+    with pytest.raises(ValueError, match=r"line \d+: not of a journal of this version; name"):
+        resumed(whole, tmp_path / "out", b"".join([*lines[:place], line + b"\n", *lines[place:]]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("index", 99), ("step", 5), ("reason", None), ("attempts", [{"response": 5, "verdicts": []}]),
+     ("attempts", 7), ("dropped", [{"wording": "w"}]), ("unreadable", {"role": "2"}),
+     ("unreadable", 3), ("example", "x"), ("is_plain", "no")],
+)  # fmt: skip
+def test_an_outcome_of_other_types_is_an_error(
+    whole: Path, tmp_path: Path, field: str, value: object
+) -> None:
+    lines = records(whole / "out" / "journal.jsonl")
+    number = next(n for n, each in enumerate(lines) if "outcome" in each)
+    lines[number]["outcome"][field] = value
+    journal = "".join(json.dumps(each) + "\n" for each in lines)
+    with pytest.raises(ValueError, match=rf"line {number + 1}: not of a journal of this version"):
+        resumed(whole, tmp_path / "out", journal.encode())
 
 
 def test_a_reply_to_another_step_is_an_error(whole: Path, tmp_path: Path) -> None:
@@ -195,6 +225,20 @@ def records_of_replies(journal: Path) -> set[tuple[str, int]]:
     lines = [line for line in journal.read_bytes().splitlines(True) if line.endswith(b"\n")]
     found = [json.loads(line) for line in lines]
     return {(each["step"], each["example"]) for each in found if "reply" in each}
+
+
+def test_what_a_kill_leaves_of_files_that_were_being_written_is_removed(
+    whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    names = {"train.jsonl.28886.tmp", "train.parquet.1.tmp", "settings.json.77.tmp"}
+    kept = {"train.jsonl.mine.tmp", "notes.5.tmp"}
+    for name in names | kept:
+        (out / name).write_text("half")
+    resumed(whole, out, (whole / "out" / "journal.jsonl").read_bytes())
+    left = {path.name for path in out.iterdir()}
+    assert left == kept | {".lock", "settings.json", "journal.jsonl", *FINISHED}
 
 
 @pytest.mark.parametrize("file", FINISHED)

@@ -168,7 +168,7 @@ class _Table:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
+        if kind is None and self._rows:  # a group without rows is one that datasets cannot read
             self._write()
         self._writer.close()
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnr_kernels.durable import locked, published
+from rnr_kernels.durable import locked, published, remove_unpublished
 from rnr_kernels.identity import differences
 
 
@@ -59,6 +59,8 @@ class BuildFolder:
         self._make()
         refusal = f"another process is at work in {self.path}; wait for it, or name another folder"
         with locked(self.path / ".lock", refusal):
+            for each in (self.settings, self.train, self.table, self.rejected, self.card):
+                remove_unpublished(each)
             if self.settings.exists():
                 self._check_same(description)
             else:

@@ -16,8 +16,9 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from rnr_kernels.roles.pipeline.asks import Reply
+from rnr_kernels.roles.pipeline.asks import STEPS, Reply
 from rnr_kernels.roles.pipeline.outcome import Outcome
+from rnr_kernels.roles.pipeline.typed import made
 from rnr_kernels.roles.verdict import Verdict
 
 SYNC_EVERY = 1.0
@@ -145,7 +146,7 @@ class Journal:
                     break
                 try:
                     self._take(json.loads(line), start, len(line))
-                except (ValueError, LookupError, TypeError):
+                except (ValueError, LookupError, TypeError, AttributeError):
                     raise ValueError(
                         f"{self._path}, line {number}: not of a journal of this version; name "
                         "another folder, or remove the line and all after it"
@@ -156,16 +157,24 @@ class Journal:
 
     def _take(self, record: Mapping[str, Any], start: int, size: int) -> None:
         index = record["example"]
+        if type(index) is not int or index < 0:
+            raise TypeError("examples are numbered from 0")
         if "outcome" in record:
+            if Outcome.from_record(record["outcome"]).index != index:
+                raise ValueError("the outcome is of another example")
             self._places[index] = start, size
             self._heard.pop(index, None)
             return
         if "forgotten" in record:
             self._heard.pop(index, None)
             return
-        heard: Heard = (
-            Verdict(**record["verdict"]) if "verdict" in record else Reply(**record["reply"])
-        )
+        heard: Heard
+        if "verdict" in record:
+            heard = made(Verdict, record["verdict"])
+        else:
+            heard = made(Reply, record["reply"])
+        if record["step"] not in STEPS:
+            raise ValueError("an example has no such step")
         self.usage.count(heard)
         self._heard.setdefault(index, []).append((record["step"], heard))
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from rnr_kernels.roles.example import Example, example_of
+from rnr_kernels.roles.pipeline.typed import made
 from rnr_kernels.roles.verdict import Verdict
 
 
@@ -77,15 +78,17 @@ class Outcome:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """From `as_record`."""
+        """From `as_record`; ValueError, LookupError or TypeError for what is none."""
         values = dict(record)
         values["example"] = example_of(values["example"], f"outcome {values['index']}")
         values["attempts"] = tuple(
-            Attempt(**{**each, "verdicts": tuple(Verdict(**v) for v in each["verdicts"])})
+            made(Attempt, {**each, "verdicts": tuple(made(Verdict, v) for v in each["verdicts"])})
             for each in values["attempts"]
         )
-        values["dropped"] = tuple(Dropped(**each) for each in values["dropped"])
-        return cls(**values)
+        values["dropped"] = tuple(made(Dropped, each) for each in values["dropped"])
+        if any(type(count) is not int for count in dict(values["unreadable"]).values()):
+            raise TypeError("unreadable replies are counted in whole numbers")
+        return made(cls, values)
 
     def provenance(self, generator: str) -> dict[str, Any]:
         """How the example came about: every response with every verdict."""
