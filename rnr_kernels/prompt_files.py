@@ -1,5 +1,6 @@
 """Prompts for models that judge or write: text files with {fields}, which users copy and edit."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,3 +28,9 @@ def fill_in(prompt: str, texts: Mapping[str, str]) -> str:
     # In one pass: a text may contain the name of a field.
     fields = re.compile(r"\{(" + "|".join(map(re.escape, texts)) + r")\}")
     return fields.sub(lambda field: texts[field[1]], prompt)
+
+
+def mark_of(texts: Mapping[str, str]) -> str:
+    """A mark for the tags around `texts`, made of them: none of them can know the tags that end
+    it."""
+    return hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:12]

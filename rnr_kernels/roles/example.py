@@ -10,7 +10,7 @@ A system message of a file is what a model is shown, to the letter; a record wit
 role and the requirements in our words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
@@ -94,8 +94,7 @@ class Example:
             parts.append(introduction)
         wordings = [each.wording for each in self.requirements if each.wording]
         if wordings:
-            lines = [f"{n}. {wording}" for n, wording in enumerate(wordings, start=1)]
-            parts.append("\n".join(["Follow these rules:", *lines]))
+            parts.append("Follow these rules:\n" + numbered(wordings))
         return "\n\n".join(parts)
 
     def role_text(self) -> str:
@@ -142,6 +141,17 @@ class Example:
     def answered(self, response: str) -> "Example":
         """The example with another response."""
         return replace(self, response=response)
+
+
+def numbered(wordings: Iterable[str]) -> str:
+    """Rules one a line, with their numbers."""
+    return "\n".join(hanging(f"{n}. ", wording) for n, wording in enumerate(wordings, start=1))
+
+
+def hanging(mark: str, text: str) -> str:
+    """One entry of a list. Further lines of a text, which may be a user's that is to be repeated,
+    stand indented below the first: they cannot pass for entries of their own."""
+    return mark + (" " * len(mark)).join(text.splitlines(keepends=True))
 
 
 def read_examples(path: str | Path) -> list[Example]:

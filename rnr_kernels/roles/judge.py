@@ -1,13 +1,11 @@
 """Judges of requirements that no program can check."""
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rnr_kernels.endpoint import Endpoint, json_objects
-from rnr_kernels.prompt_files import check_fields, fill_in, read_prompt
+from rnr_kernels.prompt_files import check_fields, fill_in, mark_of, read_prompt
 from rnr_kernels.roles.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -89,7 +87,7 @@ def filled_prompt(prompt: str, requirement: str, example: "Example", response: s
         "conversation": example.conversation_text(),
         "response": response,
     }
-    return fill_in(prompt, texts | {"mark": _mark(texts)})
+    return fill_in(prompt, texts | {"mark": mark_of(texts)})
 
 
 def read_verdict(reply: str) -> Verdict | None:
@@ -111,7 +109,3 @@ def short_reason(reason: Any) -> str:
     of a surrogate pair, which JSON may escape, becomes a question mark."""
     words = " ".join(str(reason or "").encode(errors="replace").decode().split())
     return words if len(words) <= LONGEST_REASON else words[: LONGEST_REASON - 4] + " ..."
-
-
-def _mark(texts: Mapping[str, str]) -> str:
-    return hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:12]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from rnr_kernels.prompt_files import check_fields, fill_in, read_prompt
+from rnr_kernels.prompt_files import check_fields, fill_in, mark_of, read_prompt
 from rnr_kernels.roles.judge import JUDGE_PROMPT
 from rnr_kernels.roles.judge import NEEDED_FIELDS as JUDGE_FIELDS
 
@@ -68,8 +68,8 @@ class Prompts:
         return paths
 
     def filled(self, name: str, **texts: str) -> str:
-        """A prompt with its fields filled in."""
-        return fill_in(self._texts[name], texts).strip("\n")
+        """A prompt with its fields filled in, and {mark}, which none of `texts` can know."""
+        return fill_in(self._texts[name], texts | {"mark": mark_of(texts)}).strip("\n")
 
     def __getitem__(self, name: str) -> str:
         return self._texts[name]

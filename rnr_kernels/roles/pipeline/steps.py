@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from rnr_kernels.roles.conflicts import conflicts, draw_requirements
-from rnr_kernels.roles.example import Example, StatedRequirement
+from rnr_kernels.roles.example import Example, StatedRequirement, hanging, numbered
 from rnr_kernels.roles.judge import filled_prompt, short_reason
 from rnr_kernels.roles.pipeline.asks import Ask, Reply
 from rnr_kernels.roles.pipeline.outcome import Attempt, Dropped, Outcome
@@ -145,7 +145,7 @@ class ExampleSteps:
             prompt = self._prompts.filled(
                 "requirements",
                 role=self._example.role_text(),
-                requirements=numbered(self._example.requirements) or "(none)",
+                requirements=numbered(self._wordings()) or "(none)",
                 conversation=self._example.conversation_text(),
                 count=str(num_written),
             )
@@ -187,6 +187,9 @@ class ExampleSteps:
         every = (*self._example.requirements, *stated)
         self._example = replace(self._example, requirements=every)
 
+    def _wordings(self) -> list[str]:
+        return [each.wording for each in self._example.requirements]
+
     def _conflicts(self) -> Asking[None]:
         stated = self._example.requirements
         found: dict[int, str] = {}
@@ -198,7 +201,7 @@ class ExampleSteps:
         prompt = self._prompts.filled(
             "conflict",
             role=self._example.role_text(),
-            requirements=numbered(self._example.requirements),
+            requirements=numbered(self._wordings()),
             conversation=self._example.conversation_text(),
         )
         count = len(self._example.requirements)
@@ -246,7 +249,7 @@ class ExampleSteps:
 
     def _complaint(self, attempt: Attempt) -> str:
         lines = [
-            f"- {stated.wording} ({verdict.reason or 'not followed'})"
+            hanging("- ", f"{stated.wording} ({verdict.reason or 'not followed'})")
             for stated, verdict in zip(self._example.checks, attempt.verdicts, strict=True)
             if not verdict
         ]
@@ -373,8 +376,3 @@ def _is_beyond_repair(attempt: Attempt) -> bool:
     """All that is wrong is that a judge came to no verdict."""
     failures = [verdict for verdict in attempt.verdicts if not verdict]
     return not attempt.is_cut and all(verdict.undecided for verdict in failures)
-
-
-def numbered(requirements: Sequence[StatedRequirement]) -> str:
-    """Requirements one a line."""
-    return "\n".join(f"{n}. {each.wording}" for n, each in enumerate(requirements, start=1))
