@@ -1,15 +1,18 @@
 """Template responses follow by construction, and break what they are to break: checks agree."""
 
 import random
+from pathlib import Path
 from threading import Event
 
 import pytest
+from role_builds import built_by_templates
 
 from rnr_kernels.roles.conflicts import draw_requirements
 from rnr_kernels.roles.example import Example, StatedRequirement
 from rnr_kernels.roles.kinds import KINDS
 from rnr_kernels.roles.pipeline.asks import Ask
 from rnr_kernels.roles.pipeline.readings import CONFLICTS, conflicts_of, read_object
+from rnr_kernels.roles.pipeline.settings import MOST_REQUIREMENTS
 from rnr_kernels.roles.pipeline.template_breaks import BREAKERS, broken
 from rnr_kernels.roles.pipeline.template_generator import TemplateGenerator
 from rnr_kernels.roles.pipeline.template_texts import WRITTEN, CannotWriteError, write_response
@@ -61,6 +64,17 @@ def test_a_set_without_a_template_loses_what_is_in_the_way() -> None:
     found = conflicts_of(read_object(reply.text, CONFLICTS), 3)
     assert found[1] == "there is no template for language:response_language"
     assert set(found) in ({0, 1}, {1, 2})
+
+
+def test_templates_write_as_many_requirements_as_an_example_may_have(tmp_path: Path) -> None:
+    most = {"num_requirements": (MOST_REQUIREMENTS, MOST_REQUIREMENTS), "written_share": 1.0}
+    done = built_by_templates(tmp_path, 8, plain_share=0, wrong=0, **most)
+    assert done.tally.kept_by_number == {MOST_REQUIREMENTS: 8}
+
+
+def test_templates_that_write_responses_are_others_than_those_that_do_not() -> None:
+    one, other = TemplateGenerator(), TemplateGenerator(writes=False)
+    assert one.identity() != other.identity()
 
 
 @pytest.mark.parametrize("rates", [{"wrong": -0.1}, {"wrong": 1.1}, {"mends": 2}])

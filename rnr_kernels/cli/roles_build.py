@@ -16,7 +16,7 @@ from rnr_kernels.endpoint import MAX_TRIES, Endpoint
 from rnr_kernels.identity import model_identity
 from rnr_kernels.loading import display_name, load_model, load_tokenizer
 from rnr_kernels.roles.judge import EndpointJudge
-from rnr_kernels.roles.pipeline.asks import Generator
+from rnr_kernels.roles.pipeline.asks import RESPONSES, STEPS, Generator
 from rnr_kernels.roles.pipeline.build import Built, build_dataset
 from rnr_kernels.roles.pipeline.by_step import ByStep
 from rnr_kernels.roles.pipeline.card import share
@@ -149,16 +149,24 @@ def build_command(
         out_of_scope_share=out_of_scope_share,
         likeness=likeness,
     )
-    if dry:
-        found = dry_run(instructions, settings=settings, prompts=texts, limit=limit)
-        _show_dry_run(console, found)
-        return
-    if out is None:
-        raise ValueError("--out names the folder of the data set; give it, or --dry-run")
-    if generator not in GENERATORS:
-        raise ValueError(f"--generator must be {', '.join(GENERATORS)}, got {generator!r}")
     if roles not in ROLES:
         raise ValueError(f"--roles must be {' or '.join(ROLES)}, got {roles!r}")
+    if not dry and out is None:
+        raise ValueError("--out names the folder of the data set; give it, or --dry-run")
+    if generator not in GENERATORS and not (dry and generator is None):
+        raise ValueError(f"--generator must be {', '.join(GENERATORS)}, got {generator!r}")
+    if dry:
+        found = dry_run(
+            instructions,
+            settings=settings,
+            prompts=texts,
+            limit=limit,
+            by_templates=_by_templates(generator, roles),
+            judge=judge_model,
+        )
+        _show_dry_run(console, found)
+        return
+    assert out is not None and generator is not None
     _check_used(context, generator, has_judge=judge_model is not None)
     if generator == "endpoint":
         chosen: Generator = EndpointGenerator(
@@ -219,6 +227,13 @@ def build_command(
     console.print(_summary(built))
 
 
+def _by_templates(generator: str | None, roles: str) -> list[str]:
+    """The steps that templates take."""
+    if generator == "templates":
+        return [*STEPS]
+    return [step for step in STEPS if roles == "templates" and step not in RESPONSES]
+
+
 def _check_used(context: typer.Context, generator: str, *, has_judge: bool) -> None:
     """ValueError for an option that this generator would leave unused."""
     for owner, names in OF_GENERATOR.items():
@@ -274,9 +289,10 @@ def _show_dry_run(console: Console, found: DryRun) -> None:
         console.rule(step)
         console.print(escape(text), soft_wrap=True, highlight=False)
     console.rule("calls")
-    table = Table("step", "calls", "tokens in", "tokens out")
+    table = Table("step", "calls", "tokens in", "tokens out", "by")
     for each in found.steps:
-        table.add_row(each.step, f"{each.calls:,}", f"{each.num_read:,}", f"{each.num_written:,}")
+        numbers = (each.calls, each.num_read, each.num_written)
+        table.add_row(each.step, *(f"{number:,}" for number in numbers), escape(each.by))
     totals = [sum(getattr(e, n) for e in found.steps) for n in ("calls", "num_read", "num_written")]
     table.add_row("all", *(f"{total:,}" for total in totals))
     console.print(table)

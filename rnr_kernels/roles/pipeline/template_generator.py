@@ -42,7 +42,9 @@ SAYINGS = (
     "golden morning", "river and stone", "early light", "open water", "long road home",
     "calm harbour", "winter garden", "over the meadow", "north of town", "silver cloud",
     "warm bread", "quiet valley", "apple wood", "evening song", "wide island", "snow and fire",
+    "green field", "slow ship", "old market", "south window",
 )  # fmt: skip
+"""As many as an example may have requirements, at least."""
 
 
 class TemplateGenerator:
@@ -63,6 +65,7 @@ class TemplateGenerator:
                 raise ValueError(f"{name} must be from 0 to 1, got {value}")
         self._wrong = wrong
         self._mends = mends
+        self._writes = writes
         self._steps: Mapping[str, Callable[[Ask, random.Random], str]] = {
             "role": _role,
             "requirements": _requirements,
@@ -71,8 +74,13 @@ class TemplateGenerator:
         }
 
     def identity(self) -> dict[str, Any]:
-        """The rates."""
-        return {"kind": "templates", "wrong": self._wrong, "mends": self._mends}
+        """The rates, and who writes responses."""
+        return {
+            "kind": "templates",
+            "wrong": self._wrong,
+            "mends": self._mends,
+            "writes": self._writes,
+        }
 
     def replies(self, asks: list[Ask], stopped: Event) -> list[Reply]:
         """As `Generator.replies`; never fails."""
