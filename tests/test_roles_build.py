@@ -12,6 +12,7 @@ from role_builds import built_by_templates, finished, instructions, records
 from rnr_kernels.durable import locked
 from rnr_kernels.roles.example import read_examples
 from rnr_kernels.roles.pipeline.build import build_dataset
+from rnr_kernels.roles.pipeline.finish import table_schema
 from rnr_kernels.roles.pipeline.prompt_texts import FIELDS, Prompts
 from rnr_kernels.roles.pipeline.settings import BuildSettings
 from rnr_kernels.roles.pipeline.tally import Tally
@@ -163,6 +164,36 @@ def test_finished_files_do_not_depend_on_batches_or_the_order_of_replies(tmp_pat
     built = build_dataset(tmp_path / "instructions.json", tmp_path / "other", Slower())
     assert finished(built.folder) == whole
     assert str(tmp_path).encode() not in whole["README.md"]
+
+
+def test_a_data_set_without_examples_is_two_empty_files_and_says_so(tmp_path: Path) -> None:
+    import pyarrow.parquet as parquet
+
+    built = built_by_templates(tmp_path, 5, wrong=1, mends=0, plain_share=0)
+    assert built.tally.num_examples == 0
+    assert (built.folder / "train.jsonl").read_bytes() == b""
+    table = parquet.ParquetFile(built.folder / "train.parquet")
+    assert table.num_row_groups == 0 and table.schema_arrow == table_schema()
+    assert "There is no example, so that `load_dataset` finds no" in card_of(built.folder)
+
+
+def test_the_types_of_plain_examples_are_those_of_all(tmp_path: Path) -> None:
+    import datasets
+
+    built = built_by_templates(tmp_path, 5, plain_share=1.0)
+    whole = datasets.load_dataset(str(built.folder), split="train", cache_dir=str(tmp_path / "c"))
+    text = datasets.Value("string")
+    assert whole.features["requirements"] == datasets.List(
+        {"kind": text, "parameters": text, "wording": text}
+    )
+    assert whole.to_list() == records(built.folder / "train.jsonl")
+    assert "read as plain JSON, a list that is empty in all of them has no type" in card_of(
+        built.folder
+    )
+
+
+def card_of(folder: Path) -> str:
+    return (folder / "README.md").read_text()
 
 
 def test_the_card_has_the_front_matter_and_the_counts(tmp_path: Path) -> None:

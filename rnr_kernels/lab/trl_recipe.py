@@ -2,12 +2,14 @@
 
 `python -m rnr_kernels.lab.trl_recipe --model NAME --data DIR/train.jsonl --out tuned`
 
-Loss on the responses alone, as in the lab. A base model without a chat template gets the one of the
-package's `tags`, with a system turn, so that `rnr-kernels roles evaluate --model tuned` asks as it
-was trained. Several GPUs: `accelerate launch -m rnr_kernels.lab.trl_recipe ...`.
+It needs `pip install 'rnr_kernels[tuning]' trl`. Loss on the responses alone, as in the lab. A base
+model without a chat template gets the one of the package's `tags`, with a system turn, so that
+`rnr-kernels roles evaluate --model tuned` asks as it was trained. Several GPUs: `accelerate launch
+-m rnr_kernels.lab.trl_recipe ...`.
 """
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +93,9 @@ def tune(model: str, data: Path, out: Path, **settings: Any) -> None:
 
     Raises ValueError as `read_conversations` and `tags_chat_template` do, before a model is loaded.
     """
-    check_installed(("datasets", "trl"), "the TRL recipe", "tuning")
+    check_installed(("datasets",), "the TRL recipe", "tuning")
+    if importlib.util.find_spec("trl") is None:  # which no extra for users brings
+        raise ValueError("the TRL recipe needs trl; pip install trl")
     records = read_conversations(data)
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.sft_config import SFTConfig

@@ -53,6 +53,8 @@ def card(description: Mapping[str, Any], generator: str, tally: Tally) -> str:
             "| provenance | JSON: the instruction's place in the input, every response with every "
             "verdict, and requirements that were dropped |",
             "",
+            _loading(tally),
+            "",
             "## From instructions to examples",
             "",
             f"Of {tally.num_sources:,} instructions, {tally.num_plain:,} are plain examples; "
@@ -131,6 +133,16 @@ def _settings(description: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "input's digest", f"`{description['input']['digest'][:16]}`"
     yield "prompts' digest", f"`{description['prompts'][:16]}`"
     yield "judge", description["judge"] or "the generator"
+
+
+def _loading(tally: Tally) -> str:
+    if not tally.num_examples:
+        return "There is no example, so that `load_dataset` finds no split in this folder."
+    return (
+        "`load_dataset` on this folder reads train.parquet, which holds the types of all columns. "
+        "train.jsonl holds the same rows; read as plain JSON, a list that is empty in all of them "
+        "has no type."
+    )
 
 
 def _unreadable(counts: Counter[str], made: int) -> str:
