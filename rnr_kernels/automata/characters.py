@@ -1,6 +1,7 @@
 """Sets of Unicode characters, as sorted ranges of code points."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import pairwise
@@ -40,8 +41,7 @@ class Characters:
         return cls(_edges(re.finditer(rb"\x01+", members)))
 
     def __contains__(self, character: str) -> bool:
-        point = ord(character)
-        return sum(edge <= point for edge in self.edges) % 2 == 1
+        return bisect_right(self.edges, ord(character)) % 2 == 1
 
     def __bool__(self) -> bool:
         return bool(self.edges)
