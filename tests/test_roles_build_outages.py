@@ -89,6 +89,14 @@ def test_a_request_that_fails_by_itself_at_the_end_is_one_of_its_example(tmp_pat
     assert outcomes(tmp_path / "out")[0]["outcome"]["step"] == "conflict"
 
 
+def test_a_small_build_of_nothing_of_use_asks_again_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"any of 3 examples; .*the same command asks about them"):
+        built(tmp_path, lambda prompt, before: "Hm.", count=3)
+    done, server = built(tmp_path, follows, count=3)
+    assert done.tally.num_accepted == 3 and len(server.requests) == 9
+    assert built(tmp_path, follows, count=3)[1].requests == []
+
+
 @dataclass(frozen=True)
 class Came:
     heard: Said | Verdict

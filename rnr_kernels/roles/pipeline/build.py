@@ -8,7 +8,12 @@ from rnr_kernels.identity import file_digest
 from rnr_kernels.roles.judge import Judge, name_of
 from rnr_kernels.roles.pipeline.asks import Generator
 from rnr_kernels.roles.pipeline.card import card
-from rnr_kernels.roles.pipeline.finish import same_instruction, same_instructions, write_files
+from rnr_kernels.roles.pipeline.finish import (
+    NothingOfUseError,
+    same_instruction,
+    same_instructions,
+    write_files,
+)
 from rnr_kernels.roles.pipeline.folder import BuildFolder
 from rnr_kernels.roles.pipeline.journal import Journal, Usage
 from rnr_kernels.roles.pipeline.outcome import Outcome
@@ -72,14 +77,20 @@ def build_dataset(
         same = same_instructions(sources, settings.likeness)
         to_make = [source for source in sources if source.index not in same]
         _make_examples(to_make, generator, settings, prompts, judge, journal, on_progress)
-        tally = write_files(
-            folder,
-            sources,
-            _outcomes(sources, same, journal),
-            settings,
-            generator.name,
-            lambda tally: card(described, generator.name, tally),
-        )
+        try:
+            tally = write_files(
+                folder,
+                sources,
+                _outcomes(sources, same, journal),
+                settings,
+                generator.name,
+                lambda tally: card(described, generator.name, tally),
+            )
+        except NothingOfUseError:
+            for index in journal.finished:
+                if journal.outcome(index).is_unheard:
+                    journal.forget(index)
+            raise
     return Built(folder.path, tally, journal.usage)
 
 

@@ -42,6 +42,10 @@ def same_instruction(source: Source, first: Source) -> Outcome:
     )
 
 
+class NothingOfUseError(ValueError):
+    """There is no example, because no model gave anything of use."""
+
+
 class _RunDuplicates:
     """Takes out, in the input's order, what is nearly the same as in earlier examples."""
 
@@ -90,7 +94,7 @@ def write_files(
     """Writes the data set, what is not in it, and the card; returns the counts of all.
 
     `outcomes` are those of the sources, in their order. Each file appears when it is whole. Raises
-    ValueError, and writes none, where there is no example because no model gave anything of use.
+    NothingOfUseError, and writes none, where there is nothing to write.
     """
     tally, last = Tally(), ""
     duplicates = _RunDuplicates(sources, settings)
@@ -109,9 +113,10 @@ def write_files(
                 last = outcome.reason if outcome.is_unheard else last
                 rejected.write(_line(outcome.rejected_record(source.where, generator)))
         if tally.all_unheard:
-            raise ValueError(
+            raise NothingOfUseError(
                 f"{generator} gave nothing of use for any of {tally.num_unheard} examples; for the "
-                f"last: {last}; check the model and its endpoint, then name another folder"
+                f"last: {last}; check the model and its endpoint: the same command asks about them "
+                "again"
             )
     with published(folder.card) as path:
         path.write_text(card(tally), encoding="utf-8")

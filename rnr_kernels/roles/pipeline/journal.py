@@ -112,9 +112,9 @@ class Journal:
         self._heard.pop(outcome.index, None)
 
     def forget(self, index: int) -> None:
-        """Takes back what an unfinished example has been told, so that it asks anew."""
+        """Takes back what an example has been told, and its outcome, so that it asks anew."""
         self._add({"example": index, "forgotten": True})
-        self._heard.pop(index, None)
+        self._drop(index)
 
     def outcome(self, index: int) -> Outcome:
         """Of an example that is finished."""
@@ -166,7 +166,7 @@ class Journal:
             self._heard.pop(index, None)
             return
         if "forgotten" in record:
-            self._heard.pop(index, None)
+            self._drop(index)
             return
         heard: Heard
         if "verdict" in record:
@@ -177,6 +177,10 @@ class Journal:
             raise ValueError("an example has no such step")
         self.usage.count(heard)
         self._heard.setdefault(index, []).append((record["step"], heard))
+
+    def _drop(self, index: int) -> None:
+        self._heard.pop(index, None)
+        self._places.pop(index, None)
 
     def _sync(self) -> None:
         while not self._is_closed.wait(SYNC_EVERY):

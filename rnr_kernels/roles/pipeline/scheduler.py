@@ -81,6 +81,7 @@ class Scheduler:
         self._of_generator = Unanswered(generator.name, self._probe_generator)
         self._of_judge = Unanswered(name_of(judge), self._probe_judge)
         self._unheard: list[Outcome] = []
+        self._keeps_late = True
 
     def run(
         self,
@@ -148,7 +149,7 @@ class Scheduler:
                 return
             if not isinstance(result, BaseException):
                 task, heard = result.task, result.heard
-                if not problem_of(heard):
+                if self._keeps_late and not problem_of(heard):
                     self._journal.add_heard(task.opened.index, task.step, heard)
 
     def _work(self, work: Callable[[], bool]) -> None:
@@ -252,6 +253,7 @@ class Scheduler:
             return
         self._unheard.append(outcome)
         if len(self._unheard) == MOST_UNHEARD:
+            self._keeps_late = False  # or what is on its way could reject others, unasked
             for each in self._unheard:
                 self._journal.forget(each.index)
             raise ValueError(
