@@ -9,10 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table as RichTable
+from typing import TYPE_CHECKING, Any
 
 from rnr_kernels.durable import published
 from rnr_kernels.generation import generate
@@ -30,6 +27,9 @@ from rnr_kernels.roles.pipeline.build import build_dataset
 from rnr_kernels.roles.responses import answer
 from rnr_kernels.tuning.conversations import read_conversations
 from rnr_kernels.tuning.train import tune
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 RESULTS = "results.json"
 SEED = 7
@@ -192,7 +192,9 @@ def _row(system: str, rates: Sequence[PassRate], plain: Estimate | None) -> Row:
 
 def _table(
     title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]
-) -> RichTable:
+) -> "RichTable":
+    from rich.table import Table as RichTable
+
     shown = RichTable(title=title, title_justify="left", header_style="bold")
     shown.add_column("")
     for column in columns:
@@ -204,6 +206,8 @@ def _table(
 
 def main() -> None:
     """Command line."""
+    from rich.console import Console
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for data and models")
     parser.add_argument("--quick", action="store_true", help="every step on little data")
