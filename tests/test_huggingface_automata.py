@@ -122,6 +122,13 @@ def test_automata_that_do_not_fit_are_refused_before_generation(
         processor(model, tiny_bpe, [*automata, None])
     with pytest.raises(ValueError, match="one for each prompt, got an empty list"):
         processor(model, tiny_bpe, [])
+    endless = make_llama()
+    endless.generation_config.eos_token_id = None
+    with pytest.raises(ValueError, match=r"nothing ends a row.*pass them as eos_token_ids"):
+        endless.generate(
+            **BATCH, max_new_tokens=MOST,
+            custom_generate=generate(RuleSet(), tiny_bpe, automata=automata),
+        )  # fmt: skip
     other = Automaton.compile(LETTERS, TokenTree.of(tiny_bpe, eos_token_ids=2))
     with pytest.raises(ValueError, match=r"ends responses with tokens \[2\], the model with \[1\]"):
         processor(model, tiny_bpe, other)

@@ -53,7 +53,9 @@ int32_t cost_at(const AutomatonTables& tables, const Place& place) {
     const int32_t state = tables.table[place.state * tables.num_classes + tables.classes[i]];
     cheapest = std::min(cheapest, cost_of(tables, layer_after(tables, place, state), state));
   }
-  return std::min(cheapest + tables.rest[place.node], kImpossible);
+  // In 64 bits: where both are impossible, their sum is beyond int32.
+  const int64_t cost = int64_t{cheapest} + tables.rest[place.node];
+  return static_cast<int32_t>(std::min<int64_t>(cost, kImpossible));
 }
 
 constexpr ClassSet kNoCharacter = ClassSet{1} << kClassBits;

@@ -45,11 +45,16 @@ class Count:
         return self.high is not None and self.high < self.low
 
     def check_size(self, language: Language) -> None:
-        """TooManyStatesError where a count from so many things on is too much for a language."""
-        size = language.num_states * (self.low + 1)
-        if size > MAX_COSTS:
+        """TooManyStatesError where so many things are too much to count for a language.
+
+        Without a least number, the last few layers are nearly always enough (`Layers.ever_more`).
+        """
+        has_all_layers = self.low > 0 or self.high is None
+        most = self.low if self.high is None else self.high + 1
+        size = language.num_states * (most + 1)
+        if has_all_layers and size > MAX_COSTS:
             raise TooManyStatesError(
-                f"{self.low:,} things to count in {language.num_states:,} states are more than "
+                f"{most:,} things to count in {language.num_states:,} states are more than "
                 f"{MAX_COSTS:,} costs to work out; combine fewer requirements, or lower the count"
             )
 

@@ -40,7 +40,7 @@ def automata_of(
     """One for each row.
 
     ValueError for another number of them, for one whose vocabulary is larger than the model's, and
-    for one that ends responses by other tokens (`end_token_ids` None: nothing ends them).
+    for one that ends responses by other tokens than the model (`end_token_ids` None: not known).
     """
     if automata is None or isinstance(automata, Automaton):
         rows: list[Automaton | None] = [automata] * num_rows
@@ -57,6 +57,11 @@ def automata_of(
             )
         if end_token_ids is None:
             continue
+        if not end_token_ids:
+            raise ValueError(
+                f"the automaton ends responses with tokens {list(tree.eos_token_ids)}, but nothing "
+                "ends a row, so it would run on after them; pass them as eos_token_ids"
+            )
         ends = {token_id for token_id in end_token_ids if token_id < tree.vocab_size}
         if set(tree.eos_token_ids) != ends:
             raise ValueError(

@@ -34,18 +34,21 @@ class Matcher:
         self._has_ended = False
 
     def fill_next_token_bitmask(self, bitmask: Tensor, index: int = 0) -> bool:
-        """Writes the allowed tokens into a row of int32 [rows, words] on the CPU; always True.
+        """Writes the allowed tokens into a row of int32 [rows, words]; always True.
 
         Bit v % 32 of word v // 32 is token v; words beyond the vocabulary are cleared. ValueError
-        after the end.
+        after the end, or for a bitmask that is not contiguous and on the CPU.
         """
         if self._has_ended:
             raise ValueError("the response has ended; reset() begins another")
         words = self.automaton.tree.num_words
-        if bitmask.dtype != torch.int32 or bitmask.dim() != 2 or bitmask.shape[1] < words:
+        has_shape = bitmask.dim() == 2 and bitmask.shape[1] >= words
+        is_plain = bitmask.device.type == "cpu" and bitmask.is_contiguous()
+        if bitmask.dtype != torch.int32 or not has_shape or not is_plain:
             raise ValueError(
-                f"bitmask must be int32 [rows, at least {words}], got {bitmask.dtype} "
-                f"{tuple(bitmask.shape)}; use allocate_bitmask"
+                f"bitmask must be int32 [rows, at least {words}], contiguous and on the CPU, got "
+                f"{bitmask.dtype} {tuple(bitmask.shape)} with strides {bitmask.stride()} on "
+                f"{bitmask.device}; use allocate_bitmask"
             )
         row = bitmask[index]
         if len(row) > words:

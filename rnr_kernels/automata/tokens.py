@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _FOLLOWING = range(0x80, 0xC0)
 _LEADS = range(0xC2, 0xF5)
 
+_MOST_TRIED = 256
+"""Ordinary tokens whose decoding is tried."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -33,7 +36,8 @@ class Level:
 class TokenTree:
     """The tokens of a vocabulary by what they print; made once and used by many automata.
 
-    Special tokens, and ids that print nothing, are in no node: automata never allow them.
+    Special tokens, ids that print nothing, and added tokens that decoding changes are in no node:
+    automata never allow them.
     """
 
     printed: list[bytes]
@@ -59,10 +63,17 @@ class TokenTree:
         """The tree of a tokenizer; one that is made is returned as it is.
 
         `vocab_size`: the model's (default: the tokenizer's); `eos_token_ids`: the ids that end a
-        response (default: the tokenizer's). ValueError where there is none, or where the tokenizer
-        decodes to other text than its tokens print.
+        response (default: the tokenizer's). ValueError where there is none, where the tokenizer
+        decodes to other text than its tokens print one after the other, or for a size or ends
+        beside a tree, which has its own.
         """
         if isinstance(tokenizer, TokenTree):
+            if vocab_size is not None or eos_token_ids is not None:
+                raise ValueError(
+                    f"the tree was made for {tokenizer.vocab_size} ids, of which "
+                    f"{list(tokenizer.eos_token_ids)} end a response; leave vocab_size and "
+                    "eos_token_ids out, or make another tree"
+                )
             return tokenizer
         vocabulary = Vocabulary.of(tokenizer)
         size = vocabulary.size if vocab_size is None else vocab_size
@@ -83,6 +94,9 @@ class TokenTree:
             b"" if token_id in special else text
             for token_id, text in enumerate(vocabulary.printed_by(range(size)))
         ]
+        drops_first_space = _drops_first_space(tokenizer, vocabulary)
+        added = vocabulary.literal_token_ids
+        _leave_out_what_decoding_changes_(printed, added, tokenizer, drops_first_space)
         nodes, token_ids = _tree(printed)
         have = {text[0] for text in printed if len(text) == 1}
         return cls(
@@ -91,7 +105,7 @@ class TokenTree:
             torch.from_numpy(nodes),
             torch.from_numpy(token_ids),
             have.issuperset(_FOLLOWING) and have.issuperset(_LEADS),
-            _drops_first_space(tokenizer, vocabulary),
+            drops_first_space,
         )
 
     @property
@@ -192,3 +206,55 @@ def _drops_first_space(tokenizer: "PreTrainedTokenizerBase", vocabulary: Vocabul
         if token_id is not None:
             return str(tokenizer.decode([token_id])) == form[1:]
     return False
+
+
+def _leave_out_what_decoding_changes_(
+    printed: list[bytes],
+    added: frozenset[int],
+    tokenizer: "PreTrainedTokenizerBase",
+    drops_first_space: bool,
+) -> None:
+    """Empties what added tokens print that decode to something else.
+
+    ValueError where ordinary ones do: some are tried, each before itself and before another.
+    """
+
+    def changed(groups: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+        """The groups that decode otherwise; all at once, halves only where something is amiss."""
+        token_ids = [token_id for group in groups for token_id in group]
+        text = b"".join(printed[token_id] for token_id in token_ids).decode()
+        decoded = str(tokenizer.decode(token_ids))
+        if decoded == (text.removeprefix(" ") if drops_first_space else text):
+            return []
+        half = len(groups) // 2
+        if not half:
+            return list(groups)
+        # Where both halves are right alone, what stands between them is not.
+        between = [*groups[half - 1], *groups[half]]
+        return changed(groups[:half]) + changed(groups[half:]) or [between]
+
+    whole = [token_id for token_id, text in enumerate(printed) if text and _is_whole(text)]
+    ordinary = [token_id for token_id in whole if token_id not in added]
+    tried = ordinary[:: max(len(ordinary) // _MOST_TRIED, 1)]
+    if not tried:
+        return
+    for group in changed([(token_id, token_id) for token_id in tried]):
+        text = b"".join(printed[token_id] for token_id in group).decode()
+        raise ValueError(
+            f"the tokenizer decodes tokens {list(group)} to {tokenizer.decode(list(group))!r}, and "
+            f"not to {text!r}, which they print one after the other; automata need a tokenizer "
+            "that joins what its tokens print, such as one of bytes or of SentencePiece"
+        )
+    literal = [(tried[0], token_id, tried[0]) for token_id in whole if token_id in added]
+    for group in changed(literal):
+        for token_id in added.intersection(group):
+            printed[token_id] = b""
+
+
+def _is_whole(printed: bytes) -> bool:
+    """Whether it is no part of a character."""
+    try:
+        printed.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -157,7 +157,8 @@ def costs_at(
         after = table[before, classes[offsets[node] : offsets[node + 1]]]
         layer = layers[here][:, None] + things_begun(marks[before], marks[after])
         cheapest = costs[np.minimum(layer, last), after].min(axis=1, initial=IMPOSSIBLE)
-        found[here] = np.minimum(cheapest + rest[node], IMPOSSIBLE)
+        # In 64 bits: where both are impossible, their sum is beyond int32.
+        found[here] = np.minimum(cheapest.astype(np.int64) + rest[node], IMPOSSIBLE)
     return found
 
 

@@ -221,7 +221,7 @@ class RuleDecoding:
         if not isinstance(given, Automaton):
             copies = rows_a_prompt(num_rows, len(given) or 1)
             given = [each for each in given for _ in range(copies)]
-        ends = self._end_token_ids(config)
+        ends = self._end_token_ids(config) or ()
         rows = automata_of(given, num_rows, compiled.program.vocab_size, ends)
         room = None if config.max_length is None else config.max_length - length
         return [None if each is None else Matcher(each, room) for each in rows]

@@ -69,6 +69,14 @@ class Vocabulary:
         )
         return frozenset([*self._tokenizer.all_special_ids, *marked])
 
+    @cached_property
+    def literal_token_ids(self) -> frozenset[int]:
+        """Ids of special and added tokens: their pieces are literal text, in no alphabet."""
+        # In tokenizers of mistral_common this is a method that raises.
+        added: object = self._tokenizer.added_tokens_decoder
+        ids = added if isinstance(added, Mapping) else self._tokenizer.all_special_ids
+        return frozenset(ids)
+
     def text(self, token_id: int) -> str:
         """What a token prints, for display; bytes that are not UTF-8 show as "<0xE2>"."""
         return _readable(self.printed(token_id))
@@ -130,17 +138,9 @@ class Vocabulary:
         return len(pieces)
 
     @cached_property
-    def _literal_ids(self) -> frozenset[int]:
-        """Ids of tokens that are stored as literal text, outside the alphabet of the pieces."""
-        # In tokenizers of mistral_common this is a method that raises.
-        added: object = self._tokenizer.added_tokens_decoder
-        ids = added if isinstance(added, Mapping) else self._tokenizer.all_special_ids
-        return frozenset(ids)
-
-    @cached_property
     def _end(self) -> int:
         """One past the last id that may have a token; added tokens may leave gaps."""
-        return max(self.size, max(self._literal_ids, default=-1) + 1)
+        return max(self.size, max(self.literal_token_ids, default=-1) + 1)
 
     @cached_property
     def _ids_by_text(self) -> dict[str, int]:
@@ -170,7 +170,7 @@ class Vocabulary:
     def _bytes_of(self, token_id: int, piece: str | None) -> bytes:
         if piece is None:
             return b""
-        if token_id in self._literal_ids:
+        if token_id in self.literal_token_ids:
             return piece.encode()
         if self._byte_piece is not None:
             return self._byte_piece(token_id)
