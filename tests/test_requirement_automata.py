@@ -39,6 +39,11 @@ NATURAL: list[tuple[Requirement, str]] = [
         "Section 1\nA\n\nSection 2\nB",
     ),
     (
+        Requirement("detectable_format:multiple_sections", section_spliter="Section",
+                    num_sections=2),
+        "Section 1, section 3, Section 2",
+    ),
+    (
         Requirement("detectable_format:number_bullet_lists", num_bullets=2),
         "List:\n * one\n - two\n-----\n*Note*: -3",
     ),
@@ -52,6 +57,8 @@ NATURAL: list[tuple[Requirement, str]] = [
     ),
     (Requirement("detectable_format:title"), "Here it is:\n<<< The sea >>\n\nWaves."),
     (Requirement("detectable_format:no_markdown"), "5 * 3 - 2 = 13 #1 (see note)\n-- a dash"),
+    (Requirement("detectable_format:no_markdown"),
+     "    5 * 3 * 2 is 30\n    \"Yes\""),
     (Requirement("detectable_format:no_markdown"),
      "2*3*4=24, f(x)=a*b and c*d, my_own_name, a > b ~ c\n1. one\n2. two\n\n===="),
     (Requirement("detectable_format:single_paragraph"), "\n\nOne line, no more.\n"),
@@ -71,6 +78,10 @@ NATURAL: list[tuple[Requirement, str]] = [
                  let_frequency=2), "A zoo"),
     (Requirement("length_constraints:nth_paragraph_first_word", num_paragraphs=2,
                  nth_paragraph=2, first_word="many"), "One\nline.\n \n\n“MANY more."),
+    (Requirement("length_constraints:nth_paragraph_first_word", num_paragraphs=1,
+                 nth_paragraph=1, first_word="İstanbul"), "# İSTANBUL, i\u0307stanbul"),
+    (Requirement("length_constraints:nth_paragraph_first_word", num_paragraphs=1,
+                 nth_paragraph=1, first_word="İstanbul"), "i\u0307stanbul"),
     (Requirement("length_constraints:number_characters", relation="at least",
                  num_characters=5), "a b\nc"),
     (Requirement("length_constraints:number_paragraphs", num_paragraphs=2), "One.\n***\nTwo."),
@@ -82,6 +93,8 @@ NATURAL: list[tuple[Requirement, str]] = [
      "बच्चे ⚠\ufe0f पढ़ते"),
     (Requirement("change_case:capital_word_frequency", capital_relation="at least",
                  capital_frequency=2), "I saw NASA2 and iOS"),
+    (Requirement("change_case:capital_word_frequency", capital_relation="at least",
+                 capital_frequency=2), "NASA USA Hello."),
     (Requirement("change_case:capital_word_frequency", capital_relation="less than",
                  capital_frequency=1), "A1 is not, so: iOS"[3:]),
     (Requirement("characters:no_digits"), "Seven swans."),
@@ -155,6 +168,7 @@ CHOSEN = [
     Requirement("detectable_format:number_highlighted_sections", num_highlights=1),
     Requirement("detectable_format:number_highlighted_sections", num_highlights=2),
     Requirement("detectable_format:no_markdown"),
+    Requirement("detectable_format:multiple_sections", section_spliter="2", num_sections=2),
     Requirement("startend:start_phrase", start_phrase="To begin with"),
     Requirement("startend:end_checker", end_phrase="no"),
     Requirement("length_constraints:number_words", relation="at least", num_words=3),
@@ -214,3 +228,41 @@ def test_a_word_that_begins_in_capitals_takes_none_of_those_before_it_away() -> 
     assert language is not None
     assert "X and Cs" in language and "X R Cs" not in language
     assert not requirement.check("X R Cs")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_plain"),
+    [
+        ("    # x", False), ("# x", False), ("a\n    # x", True), ("\x0b\n # x", False),
+        ("\u2028- x\n", False), ("a\n---\x0b", False), ("a\r\n---\r\nb", False),
+        ("a\n# ", True), ("  \n\n    x  \n", True),
+    ],
+)  # fmt: skip
+def test_blanks_at_both_ends_are_no_part_of_plain_text(text: str, is_plain: bool) -> None:
+    """Neither for the check nor for the language, as a text is stripped sooner or later."""
+    requirement = Requirement("detectable_format:no_markdown")
+    language = requirement.language()
+    assert language is not None
+    for each in (text, text.strip()):
+        assert bool(requirement.check(each)) == (each in language) == is_plain, each
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "text"),
+    [
+        ("change_case:capital_word_frequency",
+         {"capital_relation": "less than", "capital_frequency": 2}, "A B C Dd Ee"),
+        ("detectable_content:postscript", {"postscript_marker": "P.S."}, "Hi\nP.\nS. x"),
+        ("length_constraints:nth_paragraph_first_word",
+         {"num_paragraphs": 1, "nth_paragraph": 1, "first_word": "i"}, "İstanbul"),
+        ("detectable_format:multiple_sections",
+         {"section_spliter": "1", "num_sections": 2}, "1 11"),
+    ],
+)  # fmt: skip
+def test_a_language_leaves_out_what_fails_the_check(
+    kind: str, parameters: dict[str, str | int], text: str
+) -> None:
+    requirement = Requirement(kind, **parameters)
+    language = requirement.language()
+    assert language is not None
+    assert not requirement.check(text) and text not in language

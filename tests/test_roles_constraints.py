@@ -76,6 +76,46 @@ def assert_promise_is_kept(
         assert verdict or promise == "likelier", (requirement, verdict.reason, text)
 
 
+def test_a_vocabulary_that_cannot_spell_a_response_names_the_requirements(
+    embedded: PreTrainedTokenizerBase,
+) -> None:
+    few = TokenTree.of(embedded, 60, [3])
+    answer = Requirement("detectable_format:one_of_answers", answers=("Ünal",))
+    with pytest.raises(ValueError, match=r"one_of_answers.*Ünal.*: no response of this language"):
+        constrain([answer], embedded, tree=few)
+
+
+def test_a_tree_and_a_size_beside_it_are_refused(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    with pytest.raises(ValueError, match="leave vocab_size and eos_token_ids out"):
+        constrain([Requirement("punctuation:no_comma")], embedded, tree=tree, vocab_size=9)
+
+
+def test_the_last_of_the_sections_may_end_the_response() -> None:
+    constraint = [
+        Requirement("detectable_format:one_of_answers", answers=("Section 1",)),
+        Requirement("detectable_format:multiple_sections", section_spliter="Section",
+                    num_sections=1),
+    ]  # fmt: skip
+    tokenizer = load_tokenizer("embedded")
+    assert constrain(constraint, tokenizer).automaton is not None
+
+
+def test_two_limits_that_are_far_apart_leave_no_room_for_a_large_requirement(
+    embedded: PreTrainedTokenizerBase, tree: TokenTree
+) -> None:
+    """Between a least and a most number every count has costs of its own: it took a minute."""
+    kind = "length_constraints:number_words"
+    least = Requirement(kind, relation="at least", num_words=40)
+    most = Requirement(kind, relation="less than", num_words=50_000)
+    bullets = Requirement("detectable_format:number_bullet_lists", num_bullets=40)
+    constraint = constrain([least, most, bullets], embedded, tree=tree)
+    (left_out,) = constraint.left_out
+    assert left_out.requirement == bullets
+    assert left_out.reason.startswith("50,000 things to count in 247 states are more than")
+
+
 def test_the_kinds_that_must_be_certain_are() -> None:
     assert set(PROMISED) <= set(CERTAIN)
 

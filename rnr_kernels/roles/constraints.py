@@ -91,11 +91,11 @@ def constrain(
     `vocab_size`: the model's (default: the tokenizer's); `eos_token_ids`: the ids that end its
     responses; `tree`: both of these, for whoever makes many constraints. Where the automaton would
     grow too large, requirements whose promise is "likelier" give way, then the largest. ValueError
-    that names them where no text follows all requirements: two of them if two are enough, else all.
+    that names them where no text follows all requirements, two of them if two are enough, else all;
+    and where the vocabulary spells none of the texts.
     """
     asked = tuple(dict.fromkeys(requirements))
-    if tree is None:
-        tree = TokenTree.of(tokenizer, vocab_size, eos_token_ids)
+    tree = TokenTree.of(tokenizer if tree is None else tree, vocab_size, eos_token_ids)
     parts: dict[Requirement, _Part] = {}
     unserved: dict[Requirement, str] = {}
     for requirement in asked:
@@ -124,7 +124,10 @@ def constrain(
             break
     if whole.is_empty:
         raise ValueError(_incompatible({each: parts[each] for each in kept}))
-    automaton = Automaton.compile(whole.language, tree, whole.count) if kept else None
+    try:
+        automaton = Automaton.compile(whole.language, tree, whole.count) if kept else None
+    except ValueError as error:
+        raise ValueError(f"{', '.join(map(repr, kept))}: {error}") from None
     promises: dict[Requirement, Guarantee] = {each: each.guarantee or "likelier" for each in kept}
     rules, left_out = RuleSet(), list[LeftOut]()
     for requirement in (each for each in asked if each not in kept):

@@ -16,7 +16,15 @@ from rnr_kernels.automata.languages import (
     union,
 )
 from rnr_kernels.automata.machines import machine
-from rnr_kernels.roles.regular import NEWLINE, blanks_in_line, in_line, line_end, line_start
+from rnr_kernels.roles.regular import (
+    NEWLINE,
+    blanks,
+    blanks_in_line,
+    in_line,
+    line_end,
+    line_start,
+    without_outer_blanks,
+)
 
 SPACES = Characters.of(" \t")
 
@@ -72,7 +80,7 @@ def _after_star(state: _Stars, kind: str, least: int) -> _Stars:
 
 @cache
 def no_markdown() -> Language:
-    """Texts in which none of the patterns `kinds.format.MARKDOWN` is found."""
+    """Texts that, stripped, have none of the patterns `kinds.format.MARKDOWN`."""
     spaces = characters(SPACES)
     trailing = characters(" \t\r").repeated()
     up_to_three = literal(" ").repeated(0, 3)
@@ -97,7 +105,8 @@ def no_markdown() -> Language:
     emphasis = union(map(_emphasis, "*_"))
     at_line = union((heading, bullet, rule, quotation, table))
     anywhere = contains(union((code, struck_out, literal("]("))))
-    return ~(line_start() + at_line) & ~underlined & ~emphasis & ~anywhere
+    plain = ~(line_start() + at_line) & ~underlined & ~emphasis & ~anywhere
+    return concatenation(blanks(), plain & without_outer_blanks(), blanks())
 
 
 def _enclosed(mark: str) -> Language:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rnr_kernels.automata.characters import Characters, matching
 from rnr_kernels.automata.languages import (
+    EVERYTHING,
     Language,
     at_least,
     characters,
@@ -191,14 +192,14 @@ class MultipleSections(Kind):
         return enough(len(re.findall(pattern, response)), self.num_sections, "section")
 
     def accepted(self) -> Language:
-        """With something other than a digit after each number."""
-        heading = concatenation(
-            literal(self.section_spliter),
-            characters(is_blank()).optional,
-            characters(matching(r"\d")).repeated(1),
-            characters(matching(r"\D")),
-        )
-        return at_least(heading, self.num_sections)
+        """With something other than a digit after each number but the last.
+
+        Where the splitter begins with a digit, a number would else take it for its own.
+        """
+        digit, other = characters(matching(r"\d")), characters(matching(r"\D"))
+        begun = literal(self.section_spliter) + characters(is_blank()).optional
+        before = at_least(concatenation(begun, digit.repeated(1), other), self.num_sections - 1)
+        return concatenation(before, begun, digit, EVERYTHING)
 
     def needs(self) -> tuple[Needed, ...]:
         return (Needed((f"{self.section_spliter} 1",), any_case=False),)
@@ -334,7 +335,8 @@ class NoMarkdown(Kind):
     """No Markdown heading, list, rule, quotation, emphasis, struck out text, code, link or table.
 
     Numbered lists may stand: plain text has them as well. Asterisks within a word, as in 2*3*4 or
-    f(x)=a*b, are no emphasis, nor are underscores, as in snake_case.
+    f(x)=a*b, are no emphasis, nor are underscores, as in snake_case. Blanks at both ends do not
+    count: a heading behind four spaces, which is code in Markdown, is one where they are cut off.
     """
 
     guarantee = "certain"
@@ -346,8 +348,9 @@ class NoMarkdown(Kind):
     )
 
     def check(self, response: str) -> Verdict:
+        stripped = response.strip()
         for what, pattern in MARKDOWN:
-            if pattern.search(response):
+            if pattern.search(stripped):
                 return failed(f"has {what}")
         return FOLLOWED
 

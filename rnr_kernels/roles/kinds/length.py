@@ -37,7 +37,15 @@ from rnr_kernels.roles.regular import (
     without_lone_marks,
     without_outer_blanks,
 )
-from rnr_kernels.roles.text import WORD, is_within_word, paragraphs, sentences, shown, words
+from rnr_kernels.roles.text import (
+    WORD,
+    is_within_word,
+    paragraphs,
+    sentences,
+    shown,
+    starts_with,
+    words,
+)
 from rnr_kernels.roles.text import divided as text_parts
 from rnr_kernels.roles.token_rules import TOKENS_A_WORD, WORDS_A_SENTENCE, of_length
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
@@ -309,10 +317,10 @@ def starts_with_word(paragraph: str, word: str, where: str) -> Verdict:
     first = WORD.search(paragraph)
     if first is None:
         return failed(f"{where} has no word, not {word!r}")
-    start, end = first.start(), first.start() + len(word)
-    if paragraph[start:end].lower() == word.lower() and not is_within_word(paragraph, end):
+    start, end = first.span()
+    # Some capitals are two characters in lower case, so both are compared there.
+    if starts_with(paragraph[start:].lower(), word.lower()):
         return FOLLOWED
-    end = first.end()
     while is_within_word(paragraph, end):
         end += 1  # marks
     return failed(f"{where} starts with {shown(paragraph[start:end].lower())}, not {word!r}")
