@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
@@ -84,6 +85,8 @@ class Endpoint:
             raise ValueError(f"max_tries must be at least 1, got {max_tries}")
         self.model = model
         self._client = _client(base_url, api_key, timeout)
+        # The client refers to itself: left to the collector, its connections stay open for long.
+        weakref.finalize(self, self._client.close)
         self.temperature = temperature
         self.max_tokens = max_tokens
         self._max_tries = max_tries

@@ -53,9 +53,12 @@ class Row:
 
     system: str
     all_followed: Estimate
-    role_kept: Estimate
-    role_declined: Estimate
+    role_kept: Estimate | None
+    """None where no question is in scope."""
+    role_declined: Estimate | None
+    """None where none is out of scope."""
     plain_questions: Estimate | None
+    """None for constrained responses, which plain questions have none of."""
     by_kind: dict[str, Estimate]
 
 
@@ -155,17 +158,12 @@ def _rows(system: str, runs: Sequence[Measured]) -> list[Row]:
 
 
 def _row(system: str, rates: Sequence[PassRate], plain: Estimate | None) -> Row:
-    def role(*, in_scope: bool) -> Estimate:
-        return percent(
-            [
-                [
-                    each.role_followed()
-                    for each in rate.findings
-                    if each.example.in_scope == in_scope
-                ]
-                for rate in rates
-            ]
-        )
+    def role(*, in_scope: bool) -> Estimate | None:
+        followed = [
+            [each.role_followed() for each in rate.findings if each.example.in_scope == in_scope]
+            for rate in rates
+        ]
+        return percent(followed) if followed[0] else None
 
     def kind(name: str) -> Estimate:
         return percent(
