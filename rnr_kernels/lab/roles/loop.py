@@ -220,8 +220,11 @@ def main() -> None:
         for row in rows
     ]
     console.print(_table("Held-out roles and requirement sets, %", columns, singles))
-    kinds = [(kind_label(name), [row.by_kind.get(name) for row in rows]) for name in KINDS]
-    console.print(_table("Followed, by kind, %", [row.system for row in rows], kinds))
+    free = rows[::2]
+    kinds = [(kind_label(name), [row.by_kind.get(name) for row in free]) for name in KINDS]
+    console.print(
+        _table("Followed without constraints, by kind, %", [row.system for row in free], kinds)
+    )
     print(f"{(time.perf_counter() - start) / 60:.1f} minutes; {given.out / RESULTS}")
 
 
