@@ -1,6 +1,6 @@
 """One generator for responses, and another for everything around them."""
 
-from threading import Event
+from threading import BoundedSemaphore, Event
 from typing import Any
 
 from rnr_kernels.roles.pipeline.asks import RESPONSES, Ask, Generator, Reply
@@ -15,6 +15,7 @@ class ByStep:
     def __init__(self, responses: Generator, others: Generator) -> None:
         self._responses = responses
         self._others = others
+        self._others_turn = BoundedSemaphore(others.in_flight)
 
     @property
     def name(self) -> str:
@@ -23,8 +24,8 @@ class ByStep:
 
     @property
     def in_flight(self) -> int:
-        """As many as both take."""
-        return min(self._responses.in_flight, self._others.in_flight)
+        """Of responses; the other is asked as often at once as it takes."""
+        return self._responses.in_flight
 
     @property
     def batch_size(self) -> int:
@@ -37,11 +38,12 @@ class ByStep:
 
     def replies(self, asks: list[Ask], stopped: Event) -> list[Reply]:
         """As `Generator.replies`."""
-        found: list[Reply | None] = [None] * len(asks)
-        for generator, is_response in ((self._others, False), (self._responses, True)):
-            places = [n for n, ask in enumerate(asks) if (ask.step in RESPONSES) == is_response]
-            if places:
-                replies = generator.replies([asks[place] for place in places], stopped)
-                for place, reply in zip(places, replies, strict=True):
-                    found[place] = reply
-        return [reply for reply in found if reply is not None]
+        responses = [ask for ask in asks if ask.step in RESPONSES]
+        others = [ask for ask in asks if ask.step not in RESPONSES]
+        answered: list[Reply] = []
+        if others:
+            with self._others_turn:
+                answered = self._others.replies(others, stopped)
+        heard = iter(self._responses.replies(responses, stopped) if responses else ())
+        told = iter(answered)
+        return [next(heard if ask.step in RESPONSES else told) for ask in asks]
