@@ -189,7 +189,7 @@ class Endpoint:
         return words
 
     def _request(self, messages: Sequence[Mapping[str, str]], extras: Mapping[str, Any]) -> Words:
-        """The model's words; "" for a body in which there are none."""
+        """The model's words; none for a body in which there are none."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,

@@ -129,9 +129,9 @@ def generate(
         _check_fits(completion, window, embeddings.weight.shape[0])
     backends.find("sample_", model.device, model.dtype, logits_width(model))
     eos_token_ids = end_token_ids(model, tokenizer)
-    distinct = list(dict.fromkeys(rule_sets))
+    program_ids = {each: number for number, each in enumerate(dict.fromkeys(rule_sets))}
     program = compile_rules(
-        distinct,
+        list(program_ids),
         tokenizer,
         logits_width(model),
         eos_token_ids=eos_token_ids,
@@ -150,7 +150,7 @@ def generate(
         for each, completion in zip(rule_sets, completions, strict=True)
     ]
     admissions = [
-        _Admission(distinct.index(each), used_from, sampling)
+        _Admission(program_ids[each], used_from, sampling)
         for each, used_from, sampling in zip(rule_sets, starts, samplings, strict=True)
     ]
     return _generate_batches(
@@ -199,10 +199,10 @@ class _Run:
 def _samplings(sampling: Sampling, seeds: Sequence[int] | None, number: int) -> list[Sampling]:
     """One a prompt, each with its own seed."""
     check_sampling(sampling)
-    if seeds is None and sampling.seed is None:
-        return [sampling] * number
     if seeds is None:
-        seeds = range(sampling.seed or 0, (sampling.seed or 0) + number)
+        if sampling.seed is None:
+            return [sampling] * number
+        seeds = range(sampling.seed, sampling.seed + number)
     if len(seeds) != number:
         raise ValueError(f"seeds must be one for each of {number} prompts, got {len(seeds)}")
     return [replace(sampling, seed=seed) for seed in seeds]

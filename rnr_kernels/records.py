@@ -76,13 +76,17 @@ def text_field(record: object, names: Sequence[str], where: str, expected: str) 
         raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}")
     for name in names:
         if name in record:
-            value = record[name]
-            if not isinstance(value, str):
-                raise ValueError(f"{where}: {name!r} must be text, got {type(value).__name__}")
-            check_text(value, f"{where}: {name!r}")
-            return value
+            return checked_text(record[name], f"{where}: {name!r}")
     fields = " or ".join(map(repr, names))
     raise ValueError(f"{where}: the field {fields} is missing; expected {expected}")
+
+
+def checked_text(value: object, where: str) -> str:
+    """`value`; ValueError that says `where` for what is no text that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be text, got {type(value).__name__}")
+    check_text(value, where)
+    return value
 
 
 def record_id(record: Mapping[str, Any], where: str) -> str | None:

@@ -1,7 +1,6 @@
 """Tokenizers that many tests share, and the backends."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from cpu_backends import ON_CPU
+from real_inputs import real_input
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rnr_kernels import backends, cli
@@ -28,24 +28,13 @@ def every_backend(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def llama2_tokenizer() -> PreTrainedTokenizerBase:
-    data = os.environ.get("RNR_TEST_DATA")
-    if not data:
-        pytest.skip("RNR_TEST_DATA is not set: it names the folder with llama2_tokenizer/")
-    folder = Path(data) / "llama2_tokenizer"
-    if not folder.is_dir():
-        pytest.skip(f"RNR_TEST_DATA has no llama2_tokenizer folder: {folder}")
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(real_input("llama2_tokenizer"))
 
 
 @pytest.fixture(scope="session")
 def ifeval_prompts() -> list[dict[str, Any]]:
-    data = os.environ.get("RNR_TEST_DATA")
-    if not data:
-        pytest.skip("RNR_TEST_DATA is not set: it names the folder with ifeval_prompts.jsonl")
-    path = Path(data) / "ifeval_prompts.jsonl"
-    if not path.is_file():
-        pytest.skip(f"RNR_TEST_DATA has no ifeval_prompts.jsonl: {path}")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    text = real_input("ifeval_prompts.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _mistral_data() -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from bigram import log_probability
 from tiny_llama import save_llama
 from transformers import PreTrainedTokenizerBase
 
-from rnr_kernels import cli
 from rnr_kernels.loading import load_model
 from rnr_kernels.templates import TEMPLATES
 
@@ -28,16 +28,8 @@ PUBLISHED = {
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr("sys.argv", ["rnr-kernels", "rank-responses", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return call
+def run(run: Run) -> Run:
+    return partial(run, "rank-responses")
 
 
 @pytest.fixture

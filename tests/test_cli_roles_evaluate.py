@@ -1,7 +1,6 @@
 """`rnr-kernels roles evaluate`: what it prints and writes, and one sentence for every mistake."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import CUT, Failure, Reply, fake_endpoint
+from real_inputs import real_input
 from role_evaluations import JUDGE, PLAIN, rows, write, write_responses
 from role_examples import CLERK, NO_COMMA, THREE, example
 
@@ -240,13 +240,7 @@ def test_finished_examples_are_kept_after_ctrl_c(
 
 @pytest.fixture
 def ifeval() -> Path:
-    data = os.environ.get("RNR_TEST_DATA")
-    if not data:
-        pytest.skip("RNR_TEST_DATA is not set: it names the folder with ifeval_prompts.jsonl")
-    file = Path(data) / "ifeval_prompts.jsonl"
-    if not file.is_file():
-        pytest.skip(f"RNR_TEST_DATA has no ifeval_prompts.jsonl: {file}")
-    return file
+    return real_input("ifeval_prompts.jsonl")
 
 
 def test_ifevals_own_file_is_evaluated_as_it_is(

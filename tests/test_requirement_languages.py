@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rnr_kernels.roles.kinds.characters import SCRIPTS
-from rnr_kernels.roles.languages import LANGUAGES, language_of
 from rnr_kernels.roles.requirement import Requirement
+from rnr_kernels.roles.spoken_languages import LANGUAGES, language_of
 from rnr_kernels.roles.text import foreign_letter
 
 KIND = "language:response_language"
@@ -109,7 +109,7 @@ def test_the_librarys_shared_settings_change_nothing() -> None:
 def test_another_process_gives_the_same_answers() -> None:
     texts = [sample[: 3 * n] for n, sample in enumerate(SAMPLES.values(), start=1)]
     code = (
-        "import sys; from rnr_kernels.roles.languages import language_of; "
+        "import sys; from rnr_kernels.roles.spoken_languages import language_of; "
         f"print([language_of(text) for text in {texts!a}])"
     )
     run = subprocess.run(

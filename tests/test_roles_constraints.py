@@ -1,9 +1,6 @@
 """Constraints of requirements: what decoding under them promises, and what it still allows."""
 
-import json
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,20 +282,11 @@ def test_a_requirement_gives_its_own_automaton(
     assert sentences.guarantee == "likelier"
 
 
-@pytest.fixture(scope="module")
-def ifeval() -> list[dict[str, Any]]:
-    data = os.environ.get("RNR_TEST_DATA")
-    path = Path(data or "") / "ifeval_prompts.jsonl"
-    if not data or not path.is_file():
-        pytest.skip("RNR_TEST_DATA names no folder with ifeval_prompts.jsonl")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def test_requirement_sets_of_ifeval_hold_together(
-    ifeval: list[dict[str, Any]], embedded: PreTrainedTokenizerBase, tree: TokenTree
+    ifeval_prompts: list[dict[str, Any]], embedded: PreTrainedTokenizerBase, tree: TokenTree
 ) -> None:
     incompatible = []
-    for record in ifeval[::6]:
+    for record in ifeval_prompts[::6]:
         requirements = [
             Requirement(kind, **{name: v for name, v in given.items() if v is not None})
             for kind, given in zip(record["instruction_id_list"], record["kwargs"], strict=True)

@@ -1,11 +1,11 @@
 """Instructions are read in every format, and every mistake in them is named."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from real_inputs import real_input
 
 from rnr_kernels.roles.pipeline.finish import same_instructions
 from rnr_kernels.roles.pipeline.sources import Source, read_sources
@@ -87,13 +87,11 @@ def test_near_duplicates_are_those_of_an_earlier_instruction(tmp_path: Path) -> 
      ("alpaca_eval_text_davinci_003.json", 805, 803), ("ifeval_prompts.jsonl", 541, 0)],
 )  # fmt: skip
 def test_real_files_are_read(name: str, count: int, answered: int) -> None:
-    data = os.environ.get("RNR_TEST_DATA")
-    if not data or not (Path(data) / name).is_file():
-        pytest.skip(f"RNR_TEST_DATA has no {name}")
+    file = real_input(name)
     if not count:
         with pytest.raises(ValueError, match="line 1: no instruction"):
-            read_sources(Path(data) / name)
+            read_sources(file)
         return
-    sources = read_sources(Path(data) / name)
+    sources = read_sources(file)
     assert len(sources) == count
     assert sum(source.response is not None for source in sources) == answered

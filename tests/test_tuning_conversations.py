@@ -1,11 +1,11 @@
 """Instruction data of the usual formats, and errors that name the record."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from real_inputs import real_input
 
 from rnr_kernels.tuning.conversations import (
     Conversation,
@@ -128,10 +128,7 @@ def test_files_without_records(tmp_path: Path) -> None:
 
 
 def test_real_alpaca_records() -> None:
-    folder = os.environ.get("RNR_TEST_DATA")
-    if not folder:
-        pytest.skip("RNR_TEST_DATA is not set: it names the folder with alpaca_en_demo.json")
-    records = json.loads((Path(folder) / "alpaca_en_demo.json").read_text())
+    records = json.loads(real_input("alpaca_en_demo.json").read_text())
     found = conversations_of([record for record in records if record["output"].strip()])
     assert len(found) > 900
     assert found[0].turns[0].instruction.startswith(records[0]["instruction"].strip())

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnr_kernels.generation import response_text
-from rnr_kernels.records import ALPACA_INPUT, iterate_records
+from rnr_kernels.records import ALPACA_INPUT, checked_text, iterate_records
 from rnr_kernels.rules.kinds import RuleSet
 from rnr_kernels.rules.scope import find_used_from
-from rnr_kernels.templates import PromptTemplate, check_text, encode_response
+from rnr_kernels.templates import PromptTemplate, encode_response
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,15 +95,15 @@ def _text_of(index: int, where: str, record: Any) -> Text | Skip:
     field = next((field for field in FIELDS if field in record), None)
     if field is None:
         raise ValueError(f"{where}: expected a field {' or '.join(map(repr, FIELDS))}")
-    instruction = _string(record, field, where)
-    if record.get("input") and _string(record, "input", where).strip():
+    instruction = checked_text(record[field], f"{where}: {field!r}")
+    if record.get("input") and checked_text(record["input"], f"{where}: 'input'").strip():
         instruction = ALPACA_INPUT.format(instruction=instruction, input=record["input"])
     if not instruction.strip():
         return Skip(index, where, "the prompt is empty")
     answer = next((name for name in FIELDS[field] if record.get(name) is not None), None)
     if answer is None:
         return Text(index, where, instruction, None, None, None)
-    response = _string(record, answer, where)
+    response = checked_text(record[answer], f"{where}: {answer!r}")
     if not response.strip():
         return Skip(index, where, "the response is empty")
     reason = record.get("finish_reason")
@@ -112,14 +112,6 @@ def _text_of(index: int, where: str, record: Any) -> Text | Skip:
         reason if isinstance(reason, str) else GIVEN,
         _token_ids(record.get("token_ids")),
     )  # fmt: skip
-
-
-def _string(record: Mapping[str, Any], field: str, where: str) -> str:
-    value = record[field]
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {field!r} must be text, got {type(value).__name__}")
-    check_text(value, f"{where}: {field!r}")
-    return value
 
 
 def _token_ids(value: object) -> tuple[int, ...] | None:

@@ -1,14 +1,16 @@
 """An automaton over the tokens of one vocabulary, from a language of texts."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from rnr_kernels.automata.costs import class_costs, completion_costs
 from rnr_kernels.automata.counts import Count, Layers, things_begun, tracked
-from rnr_kernels.automata.dfa import DEAD, Bools, Dfa, Ints
+from rnr_kernels.automata.dfa import DEAD, Bools, Dfa, Ints, numbered
 from rnr_kernels.automata.languages import Language
 from rnr_kernels.automata.tokens import TokenTree
 from rnr_kernels.automata.utf8 import ROOT, byte_classes
@@ -190,7 +192,7 @@ def _left_after(budget: int | None) -> int:
 def _after_a_dropped_space(dfa: Dfa, marks: Ints) -> tuple[Dfa, Ints]:
     """A start before the start, which one space leaves without a trace."""
     starts = np.unique(np.concatenate([dfa.starts, [0x20, 0x21]])).astype(np.int32)
-    class_of = dfa.class_of[np.searchsorted(dfa.starts, starts, side="right") - 1].copy()
+    class_of = dfa.classes_at(starts)
     column = dfa.table[:, class_of[starts == 0x20]]
     space = class_of[starts == 0x20] = dfa.num_classes
     table = np.concatenate([dfa.table, column], axis=1)
@@ -219,17 +221,18 @@ def _lower(tables: WalkTables) -> None:
 
 def _windows(is_possible: Bools, accepts: Bools, reach: int) -> list[int]:
     """Numbers the layers by what they and the next `reach` ones allow."""
-    layers = np.column_stack([is_possible, accepts])
-    numbers = np.unique(layers, axis=0, return_inverse=True)[1].ravel()
-    padded = np.concatenate([numbers, np.repeat(numbers[-1:], reach)])
-    in_reach = np.lib.stride_tricks.sliding_window_view(padded, reach + 1)
-    found: list[int] = np.unique(in_reach, axis=0, return_inverse=True)[1].ravel().tolist()
+    numbers = numbered(np.column_stack([is_possible, accepts]))
+    found: list[int] = numbered(_in_reach(numbers, reach)).tolist()
     return found
 
 
 def _most_in_reach(most: Ints, reach: int) -> list[int]:
     """The dearest completion from each layer and the next `reach` ones, and 3 for bytes."""
-    padded = np.concatenate([most, np.repeat(most[-1:], reach)])
-    in_reach = np.lib.stride_tricks.sliding_window_view(padded, reach + 1)
-    found: list[int] = (in_reach.max(axis=1) + 3).tolist()
+    found: list[int] = (_in_reach(most, reach).max(axis=1) + 3).tolist()
     return found
+
+
+def _in_reach(values: npt.NDArray[Any], reach: int) -> npt.NDArray[Any]:
+    """[layers, reach + 1] Each layer's value and the next ones'; the last stands for all above."""
+    padded = np.concatenate([values, np.repeat(values[-1:], reach)])
+    return np.lib.stride_tricks.sliding_window_view(padded, reach + 1)

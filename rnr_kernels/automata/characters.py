@@ -7,6 +7,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, Protocol
 
+SURROGATES = range(0xD800, 0xE000)
+"""Code points that no text has."""
 END = 0x110000
 """One past the last code point."""
 

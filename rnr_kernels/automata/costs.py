@@ -4,14 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnr_kernels.automata.characters import END
+from rnr_kernels.automata.characters import END, SURROGATES
 from rnr_kernels.automata.counts import Count, Layers, things_begun, tracked
 from rnr_kernels.automata.dfa import DEAD, Dfa, Ints, spans
 from rnr_kernels.automata.languages import Language
 from rnr_kernels.automata.tokens import TokenTree
 from rnr_kernels.automata.walk import IMPOSSIBLE
-
-_SURROGATES = range(0xD800, 0xE000)
 
 
 def class_costs(dfa: Dfa, tree: TokenTree) -> Ints:
@@ -25,12 +23,11 @@ def class_costs(dfa: Dfa, tree: TokenTree) -> Ints:
         for start, end, each in zip(dfa.starts.tolist(), ends, dfa.class_of.tolist(), strict=True):
             # ASCII characters are single bytes and tokens of their own, or not to be had.
             lowest = max(start, 0x80)
-            if lowest in _SURROGATES:
-                lowest = _SURROGATES.stop
+            if lowest in SURROGATES:
+                lowest = SURROGATES.stop
             if lowest < end:
                 costs[each] = min(costs[each], len(chr(lowest).encode()))
-    at = np.searchsorted(dfa.starts, tree.characters, side="right") - 1
-    costs[dfa.class_of[at]] = 1
+    costs[dfa.classes_at(tree.characters)] = 1
     return costs
 
 

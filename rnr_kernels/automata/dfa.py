@@ -48,13 +48,16 @@ class Dfa:
 
     def classes(self, text: str) -> Ints:
         """The class of each character."""
-        points = np.fromiter(map(ord, text), np.int32, len(text))
+        return self.classes_at(np.fromiter(map(ord, text), np.int32, len(text)))
+
+    def classes_at(self, points: Ints) -> Ints:
+        """The class of each code point."""
         classes: Ints = self.class_of[np.searchsorted(self.starts, points, side="right") - 1]
         return classes
 
-    def after(self, text: str, state: int | None = None) -> int:
+    def after(self, text: str) -> int:
         """The state after a text."""
-        state = self.start if state is None else state
+        state = self.start
         for each in self.classes(text).tolist():
             state = int(self.table[state, each])
         return state
@@ -63,15 +66,13 @@ class Dfa:
 def refined(dfas: Sequence[Dfa]) -> tuple[Ints, Ints, list[Ints]]:
     """The coarsest classes that all automata agree with: starts, classes, and theirs in each."""
     starts = np.unique(np.concatenate([dfa.starts for dfa in dfas])).astype(np.int32)
-    theirs = np.stack(
-        [dfa.class_of[np.searchsorted(dfa.starts, starts, side="right") - 1] for dfa in dfas]
-    )
+    theirs = np.stack([dfa.classes_at(starts) for dfa in dfas])
     distinct, class_of = np.unique(theirs, axis=1, return_inverse=True)
     return starts, class_of.ravel().astype(np.int32), list(distinct.astype(np.int32))
 
 
-def product(first: Dfa, second: Dfa, accepts: npt.NDArray[np.bool_]) -> Dfa:
-    """Both automata side by side, minimal; `accepts` [2, 2] tells by what each of them says."""
+def product(first: Dfa, second: Dfa, combine: np.ufunc) -> Dfa:
+    """Both automata side by side, minimal; `combine` makes one verdict of what both say."""
     starts, class_of, (in_first, in_second) = refined([first, second])
     width = second.num_states
     left = first.table[:, in_first].astype(np.int64) * width
@@ -90,9 +91,7 @@ def product(first: Dfa, second: Dfa, accepts: npt.NDArray[np.bool_]) -> Dfa:
         frontier = np.unique(left[frontier // width] + right[frontier % width])
     states = np.concatenate(found)
     table = index[left[states // width] + right[states % width]]
-    accepting = accepts[
-        first.accepts[states // width].astype(int), second.accepts[states % width].astype(int)
-    ]
+    accepting = combine(first.accepts[states // width], second.accepts[states % width])
     return minimal(Dfa(starts, class_of, table, accepting, int(index[begin])))
 
 
@@ -105,7 +104,7 @@ def minimal(dfa: Dfa) -> Dfa:
     """
     table, accepts = dfa.table, dfa.accepts
     distances = np.stack([_distances(table, accepts), _distances(table, ~accepts)], axis=1)
-    colours = _numbered(distances)
+    colours = numbered(distances)
     random = np.random.default_rng(0)
     weights = random.integers(0, 2**64, table.shape[1] + 1, np.uint64)
     marks = random.integers(0, 2**64, len(table), np.uint64)
@@ -178,7 +177,7 @@ def spans(offsets: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]) -> npt.
     return indices
 
 
-def _numbered(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def numbered(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """A number for each distinct row."""
     numbers: npt.NDArray[np.int64] = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
     return numbers
@@ -209,17 +208,18 @@ def sequence(parts: Sequence[Dfa], jumps: Sequence[Jump], *, accepts_empty: bool
     """
     starts, class_of, theirs = refined(parts)
     num_classes = int(class_of.max()) + 1
-    offsets = np.cumsum([0, *(dfa.num_states for dfa in parts)]).tolist()
+    # The last state is of its own: accepted as it is, and left by the first character.
+    *offsets, empty = np.cumsum([0, *(dfa.num_states for dfa in parts)]).tolist()
     rows: list[list[int]] = []
     final: list[bool] = []
     universal: list[bool] = []
-    for dfa, classes, offset, jump in zip(parts, theirs, offsets, jumps, strict=False):
+    for dfa, classes, offset, jump in zip(parts, theirs, offsets, jumps, strict=True):
         rows += (dfa.table[:, classes] + offset).tolist()
         final += (dfa.accepts & jump.is_final).tolist()
         loops = (dfa.table == np.arange(dfa.num_states)[:, None]).all(axis=1)
         universal += (loops & dfa.accepts & jump.is_final).tolist()
-    begins = [offset + dfa.start for dfa, offset in zip(parts, offsets, strict=False)]
-    dead = set(offsets[:-1])
+    begins = [offset + dfa.start for dfa, offset in zip(parts, offsets, strict=True)]
+    dead = set(offsets)
     jumps_of: list[tuple[int, ...]] = []
     for dfa, jump in zip(parts, jumps, strict=True):
         to = tuple(begins[part] for part in jump.to)
@@ -234,11 +234,10 @@ def sequence(parts: Sequence[Dfa], jumps: Sequence[Jump], *, accepts_empty: bool
                     pending.append(state)
         states -= dead
         for state in states:
-            if state >= 0 and universal[state]:
+            if universal[state]:
                 return frozenset((state,))
         return frozenset(states)
 
-    empty = len(rows)  # a state of its own: accepted as it is, and left by the first character
     jumps_of.append(())
     final.append(accepts_empty)
     universal.append(False)

@@ -14,9 +14,6 @@ import numpy as np
 from rnr_kernels.automata.characters import Characters, matching, partition
 from rnr_kernels.automata.dfa import DEAD, Dfa, Jump, minimal, of_classes, product, sequence
 
-BOTH = np.array([[False, False], [False, True]])
-EITHER = np.array([[False, True], [True, True]])
-
 
 class Language:
     """A regular language, immutable: `|` union, `&` intersection, `~` complement, `+` what follows.
@@ -30,10 +27,10 @@ class Language:
         self.dfa = dfa
 
     def __or__(self, other: "Language") -> "Language":
-        return Language(product(self.dfa, other.dfa, EITHER))
+        return Language(product(self.dfa, other.dfa, np.logical_or))
 
     def __and__(self, other: "Language") -> "Language":
-        return Language(product(self.dfa, other.dfa, BOTH))
+        return Language(product(self.dfa, other.dfa, np.logical_and))
 
     def __sub__(self, other: "Language") -> "Language":
         return self & ~other

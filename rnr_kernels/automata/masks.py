@@ -17,7 +17,9 @@ class BatchMasks:
 
     def __init__(self, num_rows: int, vocab_size: int, device: torch.device) -> None:
         self._masks = allocate_bitmask(num_rows, vocab_size)
-        self._on_device = self._masks if device.type == "cpu" else self._masks.to(device)
+        self._on_device = (
+            self._masks if device.type == "cpu" else torch.empty_like(self._masks, device=device)
+        )
 
     def fill(self, matchers: Sequence[Matcher | None]) -> Tensor:
         """The masks of the next tokens of some rows; None and ended ones allow every token."""

@@ -6,6 +6,7 @@ from torch import Tensor
 from rnr_kernels.automata.automaton import Automaton
 from rnr_kernels.automata.dfa import DEAD
 from rnr_kernels.automata.walk import Place
+from rnr_kernels.layout import num_words
 
 
 class Matcher:
@@ -62,14 +63,13 @@ class Matcher:
         tree = self.automaton.tree
         if self._has_ended or not 0 <= token_id < tree.vocab_size:
             return False
-        budget = self._budget
         if token_id in tree.eos_token_ids:
             self._has_ended = self.automaton.may_end(self._place)
             self.num_tokens += self._has_ended
             return self._has_ended
         printed = tree.printed[token_id]
         place = self.automaton.after(self._place, printed)
-        if not printed or place.state == DEAD or not self.automaton.fits(place, budget):
+        if not printed or place.state == DEAD or not self.automaton.fits(place, self._budget):
             return False
         self._place = place
         self.num_tokens += 1
@@ -99,4 +99,4 @@ class Matcher:
 
 def allocate_bitmask(num_rows: int, vocab_size: int) -> Tensor:
     """int32 [rows, words] with every bit set: a row without an automaton stays as it is."""
-    return torch.full((num_rows, -(-vocab_size // 32)), -1, dtype=torch.int32)
+    return torch.full((num_rows, num_words(vocab_size)), -1, dtype=torch.int32)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rnr_kernels.automata.dfa import Ints
+from rnr_kernels.layout import BITS, num_words
 from rnr_kernels.rules.kinds import TokenIds, as_token_ids
 from rnr_kernels.rules.vocabulary import Vocabulary
 
@@ -116,7 +117,7 @@ class TokenTree:
     @property
     def num_words(self) -> int:
         """The int32 words of a mask."""
-        return -(-self.vocab_size // 32)
+        return num_words(self.vocab_size)
 
     @cached_property
     def every(self) -> Tensor:
@@ -164,9 +165,9 @@ class TokenTree:
         ]
 
 
-def bitmask(token_ids: Ints, num_words: int) -> Tensor:
+def bitmask(token_ids: Ints, words: int) -> Tensor:
     """int32 [words] Bit v % 32 of word v // 32 is set for each token v."""
-    bits = np.zeros(num_words * 32, np.uint8)
+    bits = np.zeros(words * BITS, np.uint8)
     bits[token_ids] = 1
     return torch.from_numpy(np.packbits(bits, bitorder="little").view(np.int32))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnr_kernels.automata.characters import END
+from rnr_kernels.automata.characters import END, SURROGATES
 from rnr_kernels.automata.dfa import Dfa, Ints
 
 INVALID = -1
@@ -18,8 +18,6 @@ _LEADS = ((0xC0, 0xE0, 1), (0xE0, 0xF0, 2), (0xF0, 0xF8, 3))
 
 _FIRST_POINT = {1: 0x80, 2: 0x800, 3: 0x10000}
 """The lowest code point that is written with so many following bytes; lower ones are invalid."""
-
-_SURROGATES = (0xD800, 0xE000)
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,15 @@ def byte_classes(dfa: Dfa) -> ByteClasses:
 
     def classes_from(low: int, number: int) -> list[int]:
         """-2 - the class of each of some code points."""
-        at = np.searchsorted(dfa.starts, np.arange(low, low + number), side="right") - 1
-        found: list[int] = (-2 - dfa.class_of[at]).tolist()
+        points = np.arange(low, low + number, dtype=np.int32)
+        found: list[int] = (-2 - dfa.classes_at(points)).tolist()
         return found
 
     def part(low: int, following: int) -> int:
         """What the code points from `low` on give whose last `following` bytes are open."""
         high = low + 64**following
         valid_from = max(low, lowest)
-        is_surrogate = _SURROGATES[0] <= low and high <= _SURROGATES[1]
+        is_surrogate = SURROGATES.start <= low and high <= SURROGATES.stop
         if is_surrogate or valid_from >= min(high, END):
             return INVALID
         if following == 1:
@@ -67,7 +65,7 @@ def byte_classes(dfa: Dfa) -> ByteClasses:
         step = 64 ** (following - 1)
         at = bisect_right(starts, low) - 1
         is_plain = valid_from == low and high <= END and ends[at] >= high
-        is_plain &= high <= _SURROGATES[0] or low >= _SURROGATES[1]
+        is_plain &= high <= SURROGATES.start or low >= SURROGATES.stop
         if is_plain:
             return node((part(low, following - 1),) * 64, following)
         return node(tuple(part(low + n * step, following - 1) for n in range(64)), following)

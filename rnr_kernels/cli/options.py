@@ -23,7 +23,11 @@ Without = Annotated[
     list[str], typer.Option(help="Leave out the rules with this label: eos, uniform, used.")
 ]
 Template = Annotated[
-    str, typer.Option(help="tags, chat, plain, or a text file with {instruction}.")
+    str,
+    typer.Option(
+        help="tags, chat, plain, or a text file with {instruction}, and {system} for system "
+        "messages."
+    ),
 ]
 
 

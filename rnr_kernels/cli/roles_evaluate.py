@@ -172,7 +172,7 @@ def evaluate_command(
 ) -> None:
     """Count how often responses follow all requirements of their system prompts, and their roles.
 
-    Intervals are 95 % bootstraps over examples. Two systems are compared on the same examples by
+    Intervals are of 95 %, over examples. Two systems are compared on the same examples by
     McNemar's exact test.
     """
     sources = _sources(examples, responses, model)

@@ -162,14 +162,14 @@ class RuleDecoding:
             forward.append(token_ids)
             is_finished |= criteria(forward.input_ids, recorder.scores)
             # The one synchronisation of a step, as in any loop that stops at EOS.
-            finished, invalid = torch.stack([is_finished, is_invalid]).tolist()
+            finished, invalid, chosen = torch.stack([is_finished, is_invalid, token_ids]).tolist()
             if any(invalid):
                 raise ValueError(
                     f"row {invalid.index(True)} has no token to choose: its logits hold NaN or "
                     "+inf, or logits processors, rules and automata together ban every token"
                 )
             if masks is not None:
-                for matcher, token_id in zip(matchers, token_ids.tolist(), strict=True):
+                for matcher, token_id in zip(matchers, chosen, strict=True):
                     if matcher is not None:
                         matcher.accept_token(token_id)
             if streamer is not None:

@@ -1,4 +1,4 @@
-"""Constraints of many sets of requirements, one after the other, for one model."""
+"""ConstraintCache of many sets of requirements, one after the other, for one model."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -17,7 +17,7 @@ KEPT = 64
 """Compiled constraints, as a repair has that of the response before."""
 
 
-class Constraints:
+class ConstraintCache:
     """Compiles constraints for responses of up to `max_new_tokens`, and keeps the last of them."""
 
     def __init__(

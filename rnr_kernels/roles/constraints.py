@@ -45,9 +45,9 @@ class Constraint:
     """What `generate` takes to make responses follow requirements."""
 
     automaton: Automaton | None
-    """Of all requirements that have a language."""
+    """Of the requirements that have a language and found room in it."""
     rules: RuleSet
-    """Of those that have none; beside an automaton they only weigh, and forbid nothing."""
+    """Of the others; beside an automaton they only weigh, and forbid nothing."""
     promises: dict[Requirement, Guarantee]
     """What holds of each requirement; those without a constraint are missing."""
     left_out: tuple[LeftOut, ...]
@@ -164,7 +164,7 @@ def _rank(requirement: Requirement, part: _Part) -> tuple[bool, int]:
 
 
 def _incompatible(parts: dict[Requirement, _Part]) -> str:
-    """The message for requirements of which no text follows all, the last of them to blame."""
+    """The message for requirements of which no text follows all."""
     for size in (1, 2):
         for some in combinations(parts, size):
             try:

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
-from rnr_kernels.records import read_records, record_id
+from rnr_kernels.records import checked_text, read_records, record_id
 from rnr_kernels.roles.ifeval import is_ifeval, record_of_ifeval
 from rnr_kernels.roles.requirement import Requirement
-from rnr_kernels.templates import check_text
 
 Turns: TypeAlias = tuple[Mapping[str, str], ...]
 """Objects with `role` (user or assistant) and `content`, in turn, the first of them the user's."""
@@ -216,7 +215,7 @@ def _stated(value: object, where: str) -> tuple[StatedRequirement, ...]:
         wording = each.get("wording")
         wording = requirement.wording() if wording is None else wording
         stated.append(
-            StatedRequirement(requirement, _checked_text(wording, f"{where} {number}: wording"))
+            StatedRequirement(requirement, checked_text(wording, f"{where} {number}: wording"))
         )
     return tuple(stated)
 
@@ -231,7 +230,7 @@ def _role(value: object, where: str) -> Role | None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: 'role' must be an object with 'name' and 'description'")
     texts = [
-        _checked_text(value.get(field, ""), f"{where}: role's {field}")
+        checked_text(value.get(field, ""), f"{where}: role's {field}")
         for field in ("name", "description", "scope")
     ]
     return Role(*texts) if any(texts) else None
@@ -257,7 +256,7 @@ def conversation(value: Sequence[Any], where: str) -> Conversation:
     for number, message in enumerate(value, start=1):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise ValueError(f"{where}, message {number}: must be an object with role and content")
-        content = _checked_text(message.get("content"), f"{where}, message {number}: content")
+        content = checked_text(message.get("content"), f"{where}, message {number}: content")
         messages.append({"role": message["role"], "content": content})
     if messages and messages[0]["role"] == "system":
         system = messages.pop(0)["content"]
@@ -272,10 +271,3 @@ def conversation(value: Sequence[Any], where: str) -> Conversation:
     if not messages[-1]["content"].strip():
         raise ValueError(f"{where}: the instruction is empty")
     return Conversation(system if system and system.strip() else None, tuple(messages), response)
-
-
-def _checked_text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where} must be text, got {type(value).__name__}")
-    check_text(value, where)
-    return value

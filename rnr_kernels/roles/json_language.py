@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rnr_kernels.automata.characters import Characters
 from rnr_kernels.automata.languages import EMPTY, Language, concatenation, literal
-from rnr_kernels.automata.machines import OTHER, machine
+from rnr_kernels.automata.machines import machine
 
 DEEPEST = 3
 """How deep lists and objects may be nested: each level doubles the states."""
@@ -43,20 +43,20 @@ class _Place(NamedTuple):
 
 def _kinds() -> dict[str, Characters]:
     """The characters that JSON tells apart."""
-    single = {each: Characters.of(each) for each in '"\\{}[]:,-+.0'}
-    letters = {each: Characters.of(each) for each in "abcdeflnrstuE"}
     return {
-        **single,
-        **letters,
+        **{each: Characters.of(each) for each in '"\\/{}[]:,-+.0abcdeflnrstuE'},
         "1-9": Characters.of("123456789"),
-        "/": Characters.of("/"),
         "hex": Characters.of("ABCDF"),
-        "blank": Characters.of(" \t\n\r"),
+        # In strings it may stand, and other blanks may not.
+        "space": Characters.of(" "),
+        "blank": Characters.of("\t\n\r"),
         "control": Characters((0, 0x20)),
     }
 
 
 HEX = frozenset(("0", "1-9", "hex", "E", *"abcdef"))
+BETWEEN = frozenset(("value", "value or ]", "key", "key or }", "colon", "end"))
+"""What is expected where blanks may stand."""
 ESCAPES = frozenset('"\\/bfnrt')
 
 
@@ -74,7 +74,7 @@ def _step(place: _Place, kind: str) -> _Place | None:
         return _Place(stack, f"word {rest[1:]}" if rest[1:] else "end")
     if expects in ENDS_NUMBER:
         expects = "end"
-    if kind == "blank" and expects in ("value", "value or ]", "key", "key or }", "colon", "end"):
+    if kind in ("space", "blank") and expects in BETWEEN:
         # Not before and after the whole value, where it would never have to end.
         return _Place(stack, expects) if stack else None
     if expects.startswith("value"):
@@ -126,31 +126,16 @@ def _in_string(stack: str, expects: str, kind: str) -> _Place | None:
         return _Place(stack, f"string {role} escape")
     if kind == '"':
         return _Place(stack, "colon" if role == "key" else "end")
-    is_open = kind not in ("control",)
-    # Of the blanks only the space is no control character.
-    return _Place(stack, expects) if is_open else None
+    return None if kind in ("blank", "control") else _Place(stack, expects)
 
 
 @cache
 def json_values() -> Language:
     """One JSON value, in a fence of ``` or ```json or in none."""
-    kinds = _kinds()
-    # The space is told from the other blanks, which must not stand in strings.
-    kinds["space"] = Characters.of(" ")
-    order = ["space", *(name for name in kinds if name != "space")]
-
-    def step(place: _Place, kind: str) -> _Place | None:
-        in_string = place.expects.startswith("string")
-        if kind == "space":
-            kind = OTHER if in_string else "blank"
-        elif kind == "blank" and in_string:
-            kind = "control"
-        return _step(place, kind)
-
     value = machine(
-        {name: kinds[name] for name in order},
+        _kinds(),
         _Place("", "value"),
-        step,
+        _step,
         lambda place: not place.stack and place.expects in ("end", *ENDS_NUMBER),
     )
     opened = literal("```") + (literal("json") | EMPTY) + literal("\n")

@@ -26,8 +26,6 @@ from rnr_kernels.roles.regular import (
     without_outer_blanks,
 )
 
-SPACES = Characters.of(" \t")
-
 
 @cache
 def bullet_line() -> Language:
@@ -81,7 +79,7 @@ def _after_star(state: _Stars, kind: str, least: int) -> _Stars:
 @cache
 def no_markdown() -> Language:
     """Texts that, stripped, have none of the patterns `kinds.format.MARKDOWN`."""
-    spaces = characters(SPACES)
+    spaces = characters(" \t")
     trailing = characters(" \t\r").repeated()
     up_to_three = literal(" ").repeated(0, 3)
     heading = concatenation(up_to_three, literal("#").repeated(1, 6), spaces, EVERYTHING)

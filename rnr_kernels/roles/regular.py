@@ -35,7 +35,7 @@ def not_blank() -> Language:
 
 @cache
 def without_outer_blanks() -> Language:
-    """The texts that `str.strip` leaves as they are."""
+    """The texts, but the empty one, that `str.strip` leaves as they are."""
     seen = characters(~is_blank())
     return seen | concatenation(seen, EVERYTHING, seen)
 
@@ -113,7 +113,7 @@ def after_word(phrase: str) -> Language:
 @cache
 def marks() -> Characters:
     """The marks that are parts of words, `text.MARK`."""
-    return _found(text.MARK)
+    return found(text.MARK)
 
 
 @cache
@@ -132,22 +132,24 @@ def without_lone_marks() -> Language:
 @cache
 def joining() -> Characters:
     """The characters that `text.joins` says are of one word side by side."""
-    return of_words() - _found(text.SPACELESS)
+    return of_words() - found(text.SPACELESS)
 
 
 @cache
 def foreign_letters(script: str) -> Characters:
     """The characters that `text.foreign_letter` finds."""
-    return _found(text.foreign_letters(script))
+    return found(text.foreign_letters(script))
 
 
 @cache
 def own_letters(script: str) -> Characters:
     """The letters that `text.has_letter` looks for."""
-    return _found(text.own_letters(script))
+    return found(text.own_letters(script))
 
 
-def _found(pattern: str) -> Characters:
+@cache
+def found(pattern: str) -> Characters:
+    """The characters that a pattern of the `regex` library matches."""
     return found_by(text.library("regex").compile(pattern))
 
 

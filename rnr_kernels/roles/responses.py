@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnr_kernels.generation import Completion, StepCallback, generate
 from rnr_kernels.records import INSTRUCTION_FIELDS, read_records, record_id, text_field
-from rnr_kernels.roles.constrained import Constraints
+from rnr_kernels.roles.constraint_cache import ConstraintCache
 from rnr_kernels.roles.constraints import Constraint
 from rnr_kernels.roles.example import Example
 from rnr_kernels.sampling import GREEDY, Sampling
@@ -126,7 +126,7 @@ def answer(
             max_new_tokens=max_new_tokens, batch_size=batch_size, on_step=on_step,
         )  # fmt: skip
         return _kept(made, 0, on_response)
-    constraints = Constraints(model, tokenizer, max_new_tokens)
+    constraints = ConstraintCache(model, tokenizer, max_new_tokens)
     responses: list[str] = []
     # Batch by batch: the masks of all examples together would fill the memory.
     for first in range(0, len(examples), batch_size):

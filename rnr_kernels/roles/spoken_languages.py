@@ -45,7 +45,7 @@ ALSO_WRITTEN_IN = {"sr": "Latin", "uz": "Cyrillic"}
 """A second script of languages that py3langid tells in both."""
 
 LEAST_PROBABILITY = 0.04
-"""Where the model has no evidence, each language is as likely as the next, at most 2 in 83."""
+"""Where the model has no evidence, each language is as likely as the next, at most 2 in 84."""
 
 
 def scripts_of(code: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Rules over logits that serve requirements, where one look at each token is enough."""
+"""Rules over logits that serve requirements, and remember nothing of a response but its length."""
 
 from typing import TYPE_CHECKING
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnr_kernels.records import ALPACA_INPUT, read_records
-from rnr_kernels.templates import check_text
+from rnr_kernels.records import ALPACA_INPUT, checked_text, read_records
 
 EXPECTED = (
     "one JSON object a line (or an array of them): 'messages' with roles user and assistant "
@@ -79,17 +78,10 @@ def _format_of(record: Mapping[str, Any], where: str) -> str:
     raise ValueError(f"{where}: its fields are {has}; expected {EXPECTED}")
 
 
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where} must be text, got {type(value).__name__}")
-    check_text(value, where)
-    return value
-
-
 def _turn(instruction: object, response: object, where: str) -> Turn:
     asked, answered = (
-        _text(instruction, f"{where}: instruction"),
-        _text(response, f"{where}: response"),
+        checked_text(instruction, f"{where}: instruction"),
+        checked_text(response, f"{where}: response"),
     )
     if not answered.strip():
         raise ValueError(f"{where}: the response is empty; leave the record out")
@@ -115,7 +107,9 @@ def _from_messages(record: Mapping[str, Any], where: str) -> Iterable[Turn]:
 def _system_message(record: Mapping[str, Any], where: str) -> str:
     first = record["messages"][0]
     return (
-        _text(first.get("content"), f"{where}: system message") if first["role"] == "system" else ""
+        checked_text(first.get("content"), f"{where}: system message")
+        if first["role"] == "system"
+        else ""
     )
 
 
@@ -135,8 +129,8 @@ def _in_turns(texts: list[object], where: str) -> Iterable[Turn]:
 
 
 def _from_alpaca(record: Mapping[str, Any], where: str) -> Iterable[Turn]:
-    instruction = _text(record["instruction"], f"{where}: instruction")
-    more = _text(record.get("input") or "", f"{where}: input")
+    instruction = checked_text(record["instruction"], f"{where}: instruction")
+    more = checked_text(record.get("input") or "", f"{where}: input")
     if more.strip():
         instruction = ALPACA_INPUT.format(instruction=instruction.strip(), input=more)
     yield _turn(instruction, record["output"], where)

@@ -4,7 +4,6 @@ While `OUT` is being made, everything is in `OUT.running`: the run's description
 The finished model is renamed to `OUT`, so that a folder of that name is a whole model, or none.
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnr_kernels.durable import sync
+from rnr_kernels.durable import locked, sync
 from rnr_kernels.identity import differences
 
 SUFFIX = ".running"
@@ -68,13 +67,8 @@ class RunFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other processes from the run that has begun; ValueError if one works on it."""
-        with (self.running / _DESCRIPTION).open(encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ValueError(
-                    f"{self.running} is a run in progress: wait for it, or name another folder"
-                ) from None
+        refusal = f"{self.running} is a run in progress: wait for it, or name another folder"
+        with locked(self.running / _DESCRIPTION, refusal):
             yield
 
     def _check_same(self, description: Mapping[str, Any]) -> None:

@@ -79,7 +79,7 @@ def run_loop(study: RoleStudy, folder: Path, *, report: Report = lambda text: No
     }
     rows = [row for system, runs in measured.items() for row in _rows(system, runs)]
     with published(folder / RESULTS) as file:
-        results = {"study": study.as_dict(), "rows": [asdict(row) for row in rows]}
+        results = {"study": asdict(study), "rows": [asdict(row) for row in rows]}
         file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return rows
 

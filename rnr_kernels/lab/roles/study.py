@@ -1,8 +1,6 @@
 """The settings of the loop."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from rnr_kernels.lab.roles.world_roles import KINDS
 from rnr_kernels.roles.pipeline.settings import BuildSettings
@@ -46,10 +44,6 @@ class RoleStudy:
             device_batch_size=self.batch_size,
             seed=seed,
         )
-
-    def as_dict(self) -> Mapping[str, Any]:
-        """As JSON takes it."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
 
 FULL = RoleStudy()

@@ -1,16 +1,14 @@
 """Requirements on the characters that a response is written in."""
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
-from rnr_kernels.automata.characters import Characters, found_by
 from rnr_kernels.automata.languages import Language, characters, contains, literal
 from rnr_kernels.roles.amounts import Interval
 from rnr_kernels.roles.clashes import ENGLISH_CASES
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.parameters import one_of
-from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters, own_letters
+from rnr_kernels.roles.regular import all_texts_of, cased, foreign_letters, found, own_letters
 from rnr_kernels.roles.text import foreign_letter, has_letter, library
 from rnr_kernels.roles.token_rules import without_characters
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed
@@ -64,11 +62,6 @@ class NoDigits(Kind):
         return not self.check(text)
 
 
-@cache
-def _emoji(pattern: str) -> Characters:
-    return found_by(library("regex").compile(pattern))
-
-
 @dataclass(frozen=True)
 class NoEmoji(Kind):
     """No emoji: nothing that is shown in colour by itself or by the mark that asks for it."""
@@ -88,8 +81,8 @@ class NoEmoji(Kind):
         return failed(f"has the emoji {found[0]!r}") if found else FOLLOWED
 
     def accepted(self) -> Language:
-        return ~contains(characters(_emoji(r"[\p{Emoji_Presentation}\u20E3]+"))) & ~contains(
-            characters(_emoji(r"\p{Emoji}+")) + literal("\ufe0f")
+        return ~contains(characters(found(r"[\p{Emoji_Presentation}\u20E3]+"))) & ~contains(
+            characters(found(r"\p{Emoji}+")) + literal("\ufe0f")
         )
 
     def refuses(self, text: str, *, any_case: bool) -> bool:

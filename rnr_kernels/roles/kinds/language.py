@@ -10,9 +10,9 @@ from rnr_kernels.roles.amounts import Interval
 from rnr_kernels.roles.clashes import ENGLISH_CASES
 from rnr_kernels.roles.kind import Kind
 from rnr_kernels.roles.kinds.characters import CASED_SCRIPTS, NUMBER_WORDS, WITHOUT_SPACES, Script
-from rnr_kernels.roles.languages import LANGUAGES, language_of, scripts_of
 from rnr_kernels.roles.parameters import one_of
 from rnr_kernels.roles.regular import all_texts_of, foreign_letters
+from rnr_kernels.roles.spoken_languages import LANGUAGES, language_of, scripts_of
 from rnr_kernels.roles.text import foreign_letter
 from rnr_kernels.roles.token_rules import without_characters
 from rnr_kernels.roles.verdict import FOLLOWED, Verdict, failed

@@ -1,7 +1,7 @@
 """Requirements on upper and lower case."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rnr_kernels.automata.characters import Characters
 from rnr_kernels.automata.languages import Language, characters, contains, is_word
@@ -56,9 +56,18 @@ def _after_capitals(state: tuple[int, str], kind: str, most: int) -> tuple[int, 
 class _OneCase(Kind):
     """Every letter is Latin and of one case, and there is one."""
 
+    method: ClassVar[str]
+    """Of str: it holds for letters of the case."""
+
     def has_case(self, text: str) -> bool:
         """Whether the letters of a text of ASCII characters, or one letter, are all of the case."""
-        raise NotImplementedError
+        return bool(getattr(text, self.method)())
+
+    def accepted(self) -> Language:
+        return _of_case(self.method)
+
+    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
+        return without_characters(tokenizer, _wrong_letters(self.method), label=self.name)
 
     def check(self, response: str) -> Verdict:
         wrong = self._wrong(response)
@@ -91,20 +100,12 @@ class EnglishCapital(_OneCase):
 
     guarantee = "certain"
     name = "change_case:english_capital"
+    method = "isupper"
     wordings = (
         "Write in English, and in all capital letters.",
         "Your entire response must be in English, with capital letters only.",
         "ANSWER IN ENGLISH AND USE ONLY CAPITAL LETTERS.",
     )
-
-    def has_case(self, text: str) -> bool:
-        return text.isupper()
-
-    def accepted(self) -> Language:
-        return _of_case("isupper")
-
-    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
-        return without_characters(tokenizer, _wrong_letters("isupper"), label=self.name)
 
 
 @dataclass(frozen=True)
@@ -113,20 +114,12 @@ class EnglishLowercase(_OneCase):
 
     guarantee = "certain"
     name = "change_case:english_lowercase"
+    method = "islower"
     wordings = (
         "Write in English, and in all lowercase letters. No capital letters are allowed.",
         "Your entire response must be in English and in lowercase letters only.",
         "answer in english and use only lowercase letters.",
     )
-
-    def has_case(self, text: str) -> bool:
-        return text.islower()
-
-    def accepted(self) -> Language:
-        return _of_case("islower")
-
-    def rules(self, tokenizer: "PreTrainedTokenizerBase") -> RuleSet:
-        return without_characters(tokenizer, _wrong_letters("islower"), label=self.name)
 
     def bounds(self) -> dict[str, Interval]:
         return {"words in capitals": (0, 0)}
@@ -136,7 +129,7 @@ class EnglishLowercase(_OneCase):
 class CapitalWordFrequency(Kind):
     """At least, or less than, so many words have capitals and no small letters; "I" is one.
 
-    Words are runs of letters, digits and underscores; IFEval's tokenizer keeps "U.S." together.
+    Words as in `NumberWords`; IFEval's tokenizer keeps "U.S." together.
     """
 
     capital_relation: str = one_of(RELATIONS)

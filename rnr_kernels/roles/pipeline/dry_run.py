@@ -8,6 +8,7 @@ from threading import Event
 from rnr_kernels.roles.pipeline.asks import STEPS, Ask, Reply
 from rnr_kernels.roles.pipeline.finish import same_instructions
 from rnr_kernels.roles.pipeline.prompt_texts import Prompts
+from rnr_kernels.roles.pipeline.readings import NO_OBJECT
 from rnr_kernels.roles.pipeline.settings import BuildSettings
 from rnr_kernels.roles.pipeline.sources import Source, read_sources
 from rnr_kernels.roles.pipeline.steps import ExampleSteps
@@ -19,7 +20,6 @@ SAMPLE = 200
 CHARACTERS_PER_TOKEN = 4
 USUAL_RESPONSE = 250
 """Tokens, where no instruction comes with a response."""
-UNREADABLE = "there is no JSON object in it"
 
 HOW = (
     "Calls and tokens are those of {sample} instructions that went through all steps with "
@@ -102,7 +102,7 @@ def dry_run(
     by_models = [step for step in STEPS if step in shown and takers[step] != TEMPLATES]
     texts = {step: _shown(shown[step]) for step in by_models}
     if any(shown[step].schema is not None and takers[step] == GENERATOR for step in by_models):
-        texts["again"] = prompts.filled("again", problem=UNREADABLE)
+        texts["again"] = prompts.filled("again", problem=NO_OBJECT)
     return DryRun(
         len(sources),
         len(same),

@@ -53,17 +53,16 @@ class NearDuplicates(Generic[Key]):
 
     def like(self, text: str) -> list[Key]:
         """The keys of texts that are like `text`, in the order in which they were added."""
-        return self._like(shingles(text))[0]
+        return self._like(*self._sketched(text))
 
     def add(self, key: Key, text: str) -> None:
         """Adds a text."""
-        _, sketch, hashes = self._like(shingles(text))
-        self._insert(key, sketch, hashes)
+        self._insert(key, *self._sketched(text))
 
     def add_unless_like(self, key: Key, text: str) -> Key | None:
         """The first that is like `text`; if there is none, adds it."""
-        like, sketch, hashes = self._like(shingles(text))
-        if like:
+        sketch, hashes = self._sketched(text)
+        if like := self._like(sketch, hashes):
             return like[0]
         self._insert(key, sketch, hashes)
         return None
@@ -72,14 +71,18 @@ class NearDuplicates(Generic[Key]):
         self._index.insert(key, sketch)
         self._added[key] = len(self._added), hashes
 
-    def _like(self, found: set[str]) -> tuple[list[Key], object, Hashes]:
+    def _sketched(self, text: str) -> tuple[object, Hashes]:
+        found = shingles(text)
         sketch = self._sketch.copy()
         sketch.update_batch([shingle.encode() for shingle in found])
         # Of a text in memory, eight bytes a shingle.
         hashes = np.fromiter(map(hash, found), dtype=np.int64, count=len(found))
+        return sketch, hashes
+
+    def _like(self, sketch: object, hashes: Hashes) -> list[Key]:
         candidates: Iterable[Key] = self._index.query(sketch)
         like = [key for key in candidates if self._are_alike(hashes, self._added[key][1])]
-        return sorted(like, key=lambda key: self._added[key][0]), sketch, hashes
+        return sorted(like, key=lambda key: self._added[key][0])
 
     def _are_alike(self, one: Hashes, other: Hashes) -> bool:
         shared = np.intersect1d(one, other, assume_unique=True).size

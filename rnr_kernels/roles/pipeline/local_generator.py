@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnr_kernels.generation import Completion, generate
 from rnr_kernels.identity import rules_digest
-from rnr_kernels.roles.constrained import Constraints
+from rnr_kernels.roles.constraint_cache import ConstraintCache
 from rnr_kernels.roles.constraints import Constraint
 from rnr_kernels.roles.pipeline.asks import RESPONSES, Ask, Reply
 from rnr_kernels.rules.kinds import RuleSet
@@ -59,7 +59,9 @@ class LocalGenerator:
         self._sampling = sampling
         self._max_new_tokens = max_new_tokens
         self.batch_size = batch_size
-        self._constraints = Constraints(model, tokenizer, max_new_tokens) if constrained else None
+        self._constraints = (
+            ConstraintCache(model, tokenizer, max_new_tokens) if constrained else None
+        )
 
     def identity(self) -> dict[str, Any]:
         """The model's, with how it decodes."""

@@ -69,9 +69,7 @@ class Outcome:
             "step": self.step,
             "reason": self.reason,
             "is_plain": self.is_plain,
-            "attempts": [asdict(attempt) for attempt in self.attempts],
-            "dropped": [asdict(each) for each in self.dropped],
-            "unreadable": dict(sorted(self.unreadable.items())),
+            **self._course(),
             "is_unheard": self.is_unheard,
             "example": self.example.as_record(),
         }
@@ -95,6 +93,11 @@ class Outcome:
         return {
             "source": self.index,
             "generator": "" if self.is_plain else generator,
+            **self._course(),
+        }
+
+    def _course(self) -> dict[str, Any]:
+        return {
             "attempts": [asdict(attempt) for attempt in self.attempts],
             "dropped": [asdict(each) for each in self.dropped],
             "unreadable": dict(sorted(self.unreadable.items())),

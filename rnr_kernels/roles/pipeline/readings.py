@@ -13,6 +13,9 @@ from rnr_kernels.templates import check_text
 
 Schema = Mapping[str, Any]
 
+NO_OBJECT = "there is no JSON object in it"
+"""What is wrong with a reply that is prose alone."""
+
 JUDGED = {name.partition(":")[2]: name for name, kind in KINDS.items() if kind.is_judged}
 """Kinds that a model writes, by the names that it calls them."""
 
@@ -76,7 +79,7 @@ def conflicts_of(record: Mapping[str, Any], count: int) -> dict[int, str]:
 def read_object(text: str, schema: Schema) -> dict[str, Any]:
     """The last JSON object in a reply that has the schema; ValueError says what is wrong."""
     validator = _validator(json.dumps(schema))
-    problem = "there is no JSON object in it"
+    problem = NO_OBJECT
     for record in json_objects(text):
         error = next(validator.iter_errors(record), None)
         if error is None:
@@ -84,10 +87,6 @@ def read_object(text: str, schema: Schema) -> dict[str, Any]:
             return record
         place = "".join(f"[{part!r}]" for part in error.path)
         problem = f"{place or 'the object'} breaks the schema's {error.validator!r}"
-    return _fail(problem)
-
-
-def _fail(problem: str) -> dict[str, Any]:
     raise ValueError(problem)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rnr_kernels.roles.kinds import KINDS
+from rnr_kernels.roles.kinds import CHECKED, KINDS
 
 MOST_REQUIREMENTS = 20
 
@@ -56,18 +56,15 @@ class BuildSettings:
 
     def drawn_kinds(self) -> list[str]:
         """The kinds to draw from."""
-        if self.kinds is not None:
-            return [*self.kinds]
-        return [name for name, kind in KINDS.items() if not kind.is_judged]
+        return [*(CHECKED if self.kinds is None else self.kinds)]
 
     def _check_kinds(self, kinds: Sequence[str]) -> None:
-        drawn = [name for name, kind in KINDS.items() if not kind.is_judged]
         if isinstance(kinds, str) or not kinds:
             raise ValueError("kinds must be a list of at least one kind, or None for all")
         for name in kinds:
-            if name not in drawn:
+            if name not in CHECKED:
                 why = "is judged by a model and not drawn" if name in KINDS else "is unknown"
-                raise ValueError(f"the kind {name!r} {why}; known: {', '.join(drawn)}")
+                raise ValueError(f"the kind {name!r} {why}; known: {', '.join(CHECKED)}")
 
     def as_record(self) -> dict[str, Any]:
         """The settings as JSON holds them."""

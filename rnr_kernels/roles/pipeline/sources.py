@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnr_kernels.records import ALPACA_INPUT, INSTRUCTION_FIELDS, read_records
+from rnr_kernels.records import ALPACA_INPUT, INSTRUCTION_FIELDS, checked_text, read_records
 from rnr_kernels.roles.example import Turns, conversation
-from rnr_kernels.templates import check_text
 
 EXPECTED = (
     "a JSON array, or one JSON object a line, of records with 'messages' (roles user and assistant "
@@ -86,12 +85,7 @@ def _instruction(record: Mapping[str, Any], field: str, where: str) -> Sequence[
 
 def _optional_text(record: Mapping[str, Any], field: str, where: str) -> str:
     value = record.get(field)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {field!r} must be text, got {type(value).__name__}")
-    check_text(value, f"{where}: {field!r}")
-    return value
+    return "" if value is None else checked_text(value, f"{where}: {field!r}")
 
 
 def _in_turn(texts: Sequence[Any]) -> list[dict[str, Any]]:

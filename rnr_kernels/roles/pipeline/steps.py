@@ -249,9 +249,8 @@ class ExampleSteps:
 
     def _complaint(self, attempt: Attempt) -> str:
         lines = [
-            hanging("- ", f"{stated.wording} ({verdict.reason or 'not followed'})")
-            for stated, verdict in zip(self._example.checks, attempt.verdicts, strict=True)
-            if not verdict
+            hanging("- ", f"{stated.wording} ({reason})")
+            for stated, reason in self._broken(attempt)
         ]
         if attempt.is_cut:
             lines.append("- Come to an end: the response was cut off because it is too long.")
@@ -259,11 +258,17 @@ class ExampleSteps:
 
     def _failures(self, attempt: Attempt) -> str:
         reasons = [
-            f"{stated.requirement.kind}: {verdict.reason or 'not followed'}"
+            f"{stated.requirement.kind}: {reason}" for stated, reason in self._broken(attempt)
+        ]
+        return "; ".join([CUT] * attempt.is_cut + reasons)
+
+    def _broken(self, attempt: Attempt) -> list[tuple[StatedRequirement, str]]:
+        """What a response does not follow, and why."""
+        return [
+            (stated, verdict.reason or "not followed")
             for stated, verdict in zip(self._example.checks, attempt.verdicts, strict=True)
             if not verdict
         ]
-        return "; ".join([CUT] * attempt.is_cut + reasons)
 
     def _is_unjudged(self, attempt: Attempt) -> bool:
         """All that is wrong is that there are no verdicts, and there is none."""

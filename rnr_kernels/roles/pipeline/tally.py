@@ -1,9 +1,7 @@
 """What became of a build's instructions, in numbers."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rnr_kernels.roles.pipeline.outcome import Outcome
 
@@ -110,13 +108,3 @@ class Tally:
         self.by_number.setdefault(len(stated), Passes()).count(first.is_accepted)
         for each, verdict in zip(stated, first.verdicts, strict=False):
             self.by_kind.setdefault(each.requirement.kind, Passes()).count(verdict.followed)
-
-    def as_record(self) -> Mapping[str, Any]:
-        """The counts that tests and tables want, as plain numbers."""
-        return {
-            "sources": self.num_sources,
-            "plain": self.num_plain,
-            "accepted": self.num_accepted,
-            "rejected": dict(sorted(self.rejected.items())),
-            "rounds": dict(sorted(self.rounds.items())),
-        }

@@ -83,7 +83,7 @@ class TemplateGenerator:
         }
 
     def replies(self, asks: list[Ask], stopped: Event) -> list[Reply]:
-        """As `Generator.replies`; never fails."""
+        """As `Generator.replies`; CannotWriteError for a response that templates do not have."""
         return [self._reply(ask) for ask in asks]
 
     def _reply(self, ask: Ask) -> Reply:
